@@ -1,0 +1,53 @@
+# make demo | test | test-all | test-next | lint | bench | lock
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTEST = -m pytest -n 2 --dist loadfile -q
+
+.PHONY: demo test test-all test-next lint bench lock clean
+
+demo: .venv/installed
+	.venv/bin/python examples/image_reconstruction.py --out runs/demo
+
+test: .venv/installed
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long" tests
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not long and not tensorflow" tests
+
+test-all: .venv/installed
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) tests
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not tensorflow" tests
+
+test-next: .venv-next/installed
+	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) -m "not long" tests
+	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) -m "not long and not tensorflow" tests
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy keras_vqvae
+
+bench: .venv/installed .venv-peers/installed
+	.venv/bin/python benchmarks/quantizer.py
+	.venv/bin/python benchmarks/quantizer_memory.py
+	.venv/bin/python benchmarks/training_step.py
+
+.venv/installed: requirements/lock.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -r requirements/lock.txt
+	.venv/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv-next/installed: requirements/next.txt pyproject.toml
+	$(PYTHON) -m venv .venv-next
+	.venv-next/bin/python -m pip install -r requirements/next.txt
+	.venv-next/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# Freezes the versions that the two .in files ask for; needs uv (pip install uv).
+EXTRAS = --extra examples --extra dev
+lock:
+	uv pip compile -q --python-version 3.11 --no-emit-package pip requirements/lock.in pyproject.toml \
+		$(EXTRAS) --extra audio --extra probability --extra serving -o requirements/lock.txt
+	uv pip compile -q --python-version 3.11 --no-emit-package pip requirements/next.in pyproject.toml \
+		$(EXTRAS) -o requirements/next.txt
+
+clean:
+	rm -rf .venv .venv-next .venv-peers build dist runs

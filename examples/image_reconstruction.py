@@ -1,0 +1,121 @@
+"""Train a VQ-VAE on pictures, measure it on unseen ones, export it, and write a report.
+
+    python examples/image_reconstruction.py                      # frames recorded from ViZDoom
+    python examples/image_reconstruction.py --data my_photos/    # a folder of pictures
+    python examples/image_reconstruction.py --data fashion_mnist
+    python examples/image_reconstruction.py --data cifar10       # a TensorFlow Datasets name
+
+Each stage leaves a file behind and is skipped when that is there: run it again to resume.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from support import scores
+from support.checks import check_without_package
+from support.report import write_report
+
+from keras_vqvae import Gaussian, ImageVQVAE, callbacks, export_savedmodel
+from keras_vqvae.data import idx, images, vizdoom_recorder
+
+
+def load(args: argparse.Namespace) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Training pictures, and unseen ones by name, all uint8."""
+    if args.data == "vizdoom":
+        train = vizdoom_recorder.record(frames_per_map=args.frames // 5, seed=0).frames
+        maps = vizdoom_recorder.HELD_OUT_MAPS
+        unseen = vizdoom_recorder.record(maps, frames_per_map=args.frames // 15, seed=1)
+        return train, {name: unseen.of(name).frames[::8] for name in maps}
+    if args.data == "fashion_mnist":
+        (train, _), (test, _) = idx.fashion_mnist()
+        return train[: args.frames], {"test set": test[:500]}
+    size = (args.size, args.size)
+    if Path(args.data).is_dir():
+        dataset = images.from_folder(args.data, size, seed=0, skip_corrupt=args.skip_corrupt)
+        pictures = np.concatenate(list(dataset.as_numpy_iterator()))[: args.frames]
+        held_out = max(1, len(pictures) // 10)
+        return pictures[held_out:], {"held-out tenth": pictures[:held_out][:500]}
+    train, test = (
+        np.concatenate(list(images.from_tfds(args.data, split, size).as_numpy_iterator()))
+        for split in (f"train[:{args.frames}]", "test[:500]")
+    )
+    return train, {"test split": test}
+
+
+def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) -> ImageVQVAE:
+    path = args.out / "model.keras"
+    if path.exists():
+        return keras.models.load_model(path)
+    keras.utils.set_random_seed(0)
+    vqvae = ImageVQVAE(pictures.shape[1:], args.codes, hidden=args.hidden, likelihood=Gaussian(0.1))
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-4, args.epochs * args.steps, alpha=0.1, warmup_target=args.rate, warmup_steps=100
+    )
+    vqvae.compile(keras.optimizers.Adam(rate))
+    vqvae.summary()
+    vqvae.fit(
+        images.from_array(pictures, batch_size=32, seed=0, repeat=True),
+        steps_per_epoch=args.steps,
+        epochs=args.epochs,
+        validation_data=images.from_array(unseen),
+        callbacks=[
+            keras.callbacks.BackupAndRestore(args.out / "backup"),
+            keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
+            callbacks.ReconstructionPictures(unseen[:12], args.out / "training", every=5),
+            callbacks.CodebookHistogram(args.out / "training", every=5),
+        ],
+    )
+    vqvae.save(args.out / "unfinished.keras")
+    (args.out / "unfinished.keras").rename(path)
+    return vqvae
+
+
+def evaluate(args: argparse.Namespace, vqvae: ImageVQVAE, seen: np.ndarray, unseen: dict) -> dict:
+    """Figures on unseen pictures beside two codecs, and how codes are used."""
+    figures = {}
+    for number, (name, originals) in enumerate(unseen.items()):
+        figures[name], pictures = scores.compare(vqvae, originals)
+        np.savez(args.out / f"pictures_{number}.npz", images=originals, **pictures)
+    sets = {"training pictures": seen, "unseen pictures": np.concatenate(list(unseen.values()))}
+    codes = {name: vqvae.evaluate(x, return_dict=True) for name, x in sets.items()}
+    return {
+        "parameters": vqvae.count_params(),
+        "compression_ratio": vqvae.compression_ratio,
+        "bytes_per_picture": float(np.prod(vqvae.image_shape) / vqvae.compression_ratio),
+        "unseen": figures,
+        "codes": codes,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--size", type=int, default=64, help="side of pictures from folder or TFDS")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
+    parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
+    parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
+    parser.add_argument("--hidden", type=int, default=64, help="channels; the paper has 256")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=150, help="steps an epoch, of 32 pictures")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    pictures, unseen = load(args)
+    vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
+
+    metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
+    if not metrics_path.exists():
+        metrics = evaluate(args, vqvae, pictures[:: max(1, len(pictures) // 5000)], unseen)
+        metrics_path.write_text(json.dumps(metrics, indent=2))
+    if not savedmodel.exists():
+        export_savedmodel(vqvae, savedmodel)
+    check_without_package(vqvae, savedmodel, np.concatenate([x[:16] for x in unseen.values()]))
+    print("report:", write_report(args.out))
+
+
+if __name__ == "__main__":
+    main()

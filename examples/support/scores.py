@@ -1,0 +1,92 @@
+"""Reconstruction quality, and two codecs to compare with."""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_vqvae import ImageVQVAE
+
+
+def psnr(originals: np.ndarray, pictures: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB, mean over pictures (uint8)."""
+    return float(np.mean(tf.image.psnr(originals, pictures, 255)))
+
+
+def ssim(originals: np.ndarray, pictures: np.ndarray) -> float:
+    """Structural similarity, mean over pictures (uint8)."""
+    return float(np.mean(tf.image.ssim(originals, pictures, 255)))
+
+
+def _per_picture(images: np.ndarray, fn) -> np.ndarray:
+    squeeze = images.shape[-1] == 1  # Pillow wants grey pictures without a channel axis
+    pictures = [fn(Image.fromarray(x[..., 0] if squeeze else x)) for x in images]
+    return np.stack([np.asarray(p) for p in pictures]).reshape(images.shape)
+
+
+def thumbnail(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Pictures shrunk to `grid` (height, width) and enlarged again, both bicubic."""
+    return _per_picture(
+        images,
+        lambda p: p.resize(grid[::-1], Image.Resampling.BICUBIC).resize(
+            p.size, Image.Resampling.BICUBIC
+        ),
+    )
+
+
+def webp(images: np.ndarray, num_bytes: float) -> tuple[np.ndarray, float]:
+    """Pictures through WebP at the best quality that fits `num_bytes` each.
+
+    Returns:
+        the pictures, and the mean number of bytes (a picture that does not fit at the lowest
+        quality is taken at that).
+    """
+    sizes = []
+
+    def through(picture: Image.Image) -> Image.Image:
+        best = None
+        low, high = 0, 100
+        while low <= high:
+            quality = (low + high) // 2
+            buffer = io.BytesIO()
+            picture.convert("RGB").save(buffer, "webp", quality=quality, method=6)
+            if buffer.tell() <= num_bytes or best is None or quality == 0:
+                best = buffer
+            low, high = (quality + 1, high) if buffer.tell() <= num_bytes else (low, quality - 1)
+        sizes.append(best.tell())
+        return Image.open(best).convert(picture.mode)
+
+    return _per_picture(images, through), float(np.mean(sizes))
+
+
+def compare(vqvae: ImageVQVAE, originals: np.ndarray) -> tuple[dict, dict]:
+    """PSNR and SSIM of a model, of a thumbnail of its grid's size and of WebP of its codes' size.
+
+    Returns:
+        figures by codec, and pictures by codec.
+    """
+    num_bytes = np.prod(vqvae.image_shape) / vqvae.compression_ratio
+    from_webp, webp_bytes = webp(originals, num_bytes)
+    pictures = {
+        "VQ-VAE": vqvae.reconstruct(originals),
+        "thumbnail": thumbnail(originals, vqvae.grid_shape),
+        "WebP": from_webp,
+    }
+    figures = {
+        codec: {"PSNR": psnr(originals, p), "SSIM": ssim(originals, p)}
+        for codec, p in pictures.items()
+    }
+    figures["WebP"]["bytes"] = webp_bytes
+    return figures, pictures
+
+
+def brightened(images: np.ndarray) -> np.ndarray:
+    """Pictures with a gamma of 2, for display only."""
+    return (np.sqrt(images / 255.0) * 255).round().astype("uint8")
+
+
+def grid(rows: list[np.ndarray], zoom: int = 2) -> np.ndarray:
+    """One picture of several rows of equally many pictures."""
+    tiled = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
+    return tiled.repeat(zoom, 0).repeat(zoom, 1)

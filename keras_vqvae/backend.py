@@ -1,0 +1,147 @@
+"""What differs between TensorFlow and JAX; the only core file that knows which of them runs.
+
+Collectives are written for `tf.distribute` (one program a replica). Under JAX's
+`keras.distribution` arrays are global, so a plain sum already is the sum over all devices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+elif BACKEND == "jax":
+    import jax
+else:
+    raise ImportError(
+        f"keras_vqvae runs on the Keras backends 'tensorflow' and 'jax', not on {BACKEND!r}. "
+        "Set the environment variable KERAS_BACKEND before Keras is imported."
+    )
+
+Tensor = Any
+
+
+def jit(fn: Callable, layer: keras.layers.Layer) -> Callable:
+    """Compiles `fn(*tensors)`, a function that reads the variables of `layer` and writes none.
+
+    The compiled function always sees the variables' present values (a plain `jax.jit` would
+    freeze the values of the first call into the program).
+    """
+    if BACKEND == "tensorflow":
+        return tf.function(fn, autograph=False, reduce_retracing=True)
+
+    @jax.jit
+    def pure(values: list, *args: Tensor) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(layer.variables, values, strict=True))):
+            return fn(*args)
+
+    return lambda *args: pure([v.value for v in layer.variables], *args)
+
+
+def uniforms(shape: tuple, seed: Tensor) -> Tensor:
+    """Uniform float32 numbers in [0, 1), decided by `shape` and `seed` alone.
+
+    Args:
+        shape: shape of the result; entries may be scalar tensors on TensorFlow.
+        seed: an int, or a tensor of two integers.
+
+    The same seed gives the same numbers eagerly, in a graph, under XLA and in a SavedModel:
+    TensorFlow would pick another generator under XLA if it were not pinned to Philox. Bits are
+    drawn, not floats: XLA makes floats of the high bits, TensorFlow's own kernels of the low ones.
+    """
+    scalar = len(getattr(seed, "shape", ())) == 0
+    if BACKEND == "tensorflow":
+        seed = tf.cast(tf.stack([seed, 0]) if scalar else seed, "int64")
+        bits = tf.random.stateless_uniform(
+            shape, seed, minval=None, maxval=None, dtype="uint32", alg="philox"
+        )
+        return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, "uint32")), "float32") * 2.0**-24
+    if scalar:
+        key = jax.random.PRNGKey(seed)
+    else:
+        key = jax.numpy.asarray(seed).astype("uint32")
+    return jax.random.uniform(key, shape, dtype="float32")
+
+
+def last_argmax(scores: Tensor) -> Tensor:
+    """Index (int32) of the greatest entry along the last axis; of equal ones the first."""
+    if BACKEND == "tensorflow":
+        # Two to three times faster on CPU than argmax, and unlike Keras's argmax free of the
+        # `Bitcast` op, which other runtimes of SavedModels do not know.
+        return tf.math.top_k(scores, 1).indices[..., 0]
+    return jax.numpy.argmax(scores, -1).astype("int32")
+
+
+def map_chunks(fn: Callable, chunks: Tensor) -> Tensor:
+    """Applies `fn`, which gives int32, to the slices along axis 0 in turn, and stacks the results.
+
+    Keras's `ops.map` runs the function once more on the first slice and so fails for none; a
+    loop with `ops.slice_update` would put an op of XLA's into SavedModels.
+    """
+    if BACKEND == "tensorflow":
+        return tf.map_fn(fn, chunks, fn_output_signature="int32")
+    return jax.lax.map(fn, chunks)
+
+
+def _replica_context() -> Any:
+    if BACKEND != "tensorflow":
+        return None
+    context = tf.distribute.get_replica_context()  # None while Keras builds under a strategy
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def num_replicas() -> int:
+    """How many replicas run the present step together; 1 outside a strategy."""
+    context = _replica_context()
+    return context.num_replicas_in_sync if context else 1
+
+
+def all_reduce_sum(tensors: Any) -> Any:
+    """Sums a tensor, or each of a list of tensors, over all replicas of the step.
+
+    Every replica must call this at every step, never under a data-dependent condition.
+    """
+    context = _replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if context else tensors
+
+
+def global_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where this replica's rows lie in the global batch.
+
+    Args:
+        rows: int32 scalar, number of rows on this replica.
+
+    Returns:
+        (index of this replica's first row, number of rows over all replicas), int32 scalars.
+    """
+    rows = ops.cast(rows, "int32")
+    context = _replica_context()
+    if context is None:
+        return ops.zeros((), "int32"), rows
+    replicas = ops.arange(context.num_replicas_in_sync, dtype="int32")
+    mine = ops.cast(context.replica_id_in_sync_group, "int32")
+    every = all_reduce_sum(ops.where(replicas == mine, rows, 0))
+    return ops.sum(ops.where(replicas < mine, every, 0)), ops.sum(every)
+
+
+def global_mean(per_example: Tensor) -> Tensor:
+    """Mean over the examples of all replicas, to be returned by `compute_loss`.
+
+    Args:
+        per_example: `(batch,)` losses of this replica's examples, float32. May be empty.
+
+    Returns:
+        A scalar whose gradients, which Keras sums over the replicas, are those of the mean over
+        the global batch, also where replicas hold different numbers of examples; and whose
+        value is what Keras needs to log that mean (it weights each replica's value, times the
+        number of replicas, by its number of examples).
+    """
+    count = ops.cast(ops.shape(per_example)[0], "float32")
+    total = ops.sum(per_example)
+    # A replica without examples has a sum of zero; dividing it by one keeps it finite.
+    value = total / (ops.maximum(count, 1.0) * num_replicas())
+    exact = total / ops.maximum(all_reduce_sum(count), 1.0)
+    return exact + ops.stop_gradient(value - exact)

@@ -1,0 +1,35 @@
+"""`tf.data` pipelines, and data sets that need no account and no manual download.
+
+The pipelines yield what the models take: uint8 images and frames, float32 waveforms in [-1, 1],
+int32 labels and actions. Scaling is left to the models.
+
+The recorder of first-person video, `keras_vqvae.data.record`, is loaded when it is first used.
+"""
+
+from typing import Any
+
+from keras_vqvae.data.cache import cache_dir
+from keras_vqvae.data.idx import fashion_mnist, fetch_debian_fashion_mnist, read_idx
+from keras_vqvae.data.images import check_folder, from_array, from_folder, from_tfds
+
+_RECORDER_NAMES = ("ACTIONS", "HELD_OUT_MAPS", "TRAINING_MAPS", "Recording", "record")
+
+__all__ = [
+    "cache_dir",
+    "check_folder",
+    "fashion_mnist",
+    "fetch_debian_fashion_mnist",
+    "from_array",
+    "from_folder",
+    "from_tfds",
+    "read_idx",
+    *_RECORDER_NAMES,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RECORDER_NAMES:
+        from keras_vqvae.data import vizdoom_recorder
+
+        return getattr(vizdoom_recorder, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

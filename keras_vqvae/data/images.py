@@ -1,0 +1,500 @@
+"""`tf.data` pipelines of images: uint8 `(batch, height, width, channels)`, never floats.
+
+Every pipeline keeps the last, smaller batch, prefetches, and knows its cardinality.
+
+Order. With `seed=None` a pipeline goes through the data in order. With an integer it reshuffles
+for each epoch, and epoch number k has the order that `(seed, k)` decides and nothing else: not the
+global seed, not what ran before. Epochs count the iterations over the returned dataset from 0;
+with `repeat=True` they count within one iterator, so `dataset.skip(steps)` goes on exactly where
+a training run was interrupted after `steps` batches.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import difflib
+import itertools
+import os
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+# TensorFlow Datasets are shuffled while still encoded, so this many take little memory.
+_SHUFFLE_BUFFER = 16384
+
+
+def from_array(
+    images: np.ndarray,
+    batch_size: int = 32,
+    *,
+    labels: np.ndarray | None = None,
+    seed: int | None = None,
+    repeat: bool = False,
+) -> tf.data.Dataset:
+    """Batches of images that are in memory.
+
+    Args:
+        images: uint8 `(n, height, width, channels)`, n > 0.
+        batch_size: images in a batch.
+        labels: integers `(n,)`, or None.
+        seed: None for the order of `images`, an integer to reshuffle for each epoch.
+        repeat: whether to go on without end; batches then run across the borders of epochs, so
+            all have `batch_size` images.
+
+    Returns:
+        A dataset of uint8 `(batch, height, width, channels)`, or with `labels` of pairs of that
+        and int32 `(batch,)`.
+
+    Raises:
+        ValueError: `images` has another rank or dtype or is empty, or `labels` does not match.
+    """
+    _check_batch_size(batch_size)
+    images = _check_images(images)
+    # The data stays in host memory however large it is; batches are gathered from it.
+    with tf.device("CPU"):
+        arrays = [tf.convert_to_tensor(images)]
+        if labels is not None:
+            arrays.append(tf.convert_to_tensor(_check_labels(labels, len(images))))
+    indices = _in_order(tf.data.Dataset.range(len(images)), len(images), seed, repeat)
+
+    def gather(rows):
+        batch = tuple(tf.gather(array, rows) for array in arrays)
+        return batch if labels is not None else batch[0]
+
+    dataset = indices.batch(batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def from_folder(
+    folder: str | os.PathLike,
+    image_size: Sequence[int],
+    batch_size: int = 32,
+    *,
+    channels: int = 3,
+    seed: int | None = None,
+    skip_corrupt: bool = False,
+    labels: bool = False,
+) -> tf.data.Dataset:
+    """Batches of the JPEG, PNG, BMP and GIF files in a folder and all folders below it.
+
+    Every file is decoded once beforehand, so that a corrupt one is reported by name now and does
+    not end a training run later. An image is cropped at its centre to the aspect ratio of
+    `image_size` and resized by area averaging, which does not alias. Of an animation the first
+    picture is taken; transparency is dropped; BMP files of 8 bits are taken as grey; files whose
+    name begins with a dot are left out.
+
+    Args:
+        folder: where the files are.
+        image_size: `(height, width)`.
+        batch_size: images in a batch.
+        channels: 3 for RGB or 1 for grey.
+        seed: None for the order of the sorted paths, an integer to reshuffle for each epoch.
+        skip_corrupt: whether to leave out corrupt files, with a warning that counts them.
+        labels: whether to yield labels too. The class of a file is the first folder below
+            `folder` on the way to it; classes are numbered in sorted order, whether or not their
+            files are corrupt, and are the attribute `class_names` of the returned dataset.
+
+    Returns:
+        A dataset of uint8 `(batch, height, width, channels)`, or with `labels` of pairs of that
+        and int32 `(batch,)`.
+
+    Raises:
+        ValueError: the folder is missing or has no usable image; a file is corrupt and not
+            `skip_corrupt`; `labels` is asked for and a file lies in no sub-folder; or an argument
+            is out of range. The message names the folder or files.
+    """
+    _check_batch_size(batch_size)
+    size = _check_image_size(image_size)
+    if channels not in (1, 3):
+        raise ValueError(f"`channels` must be 1 or 3, got {channels!r}.")
+    folder = pathlib.Path(folder)
+    files = _find_images(folder)
+    class_names = _class_names(folder, files) if labels else []
+    problems = _find_problems(files)
+    _report_corrupt(folder, problems, skip_corrupt)
+    files = [file for file in files if file not in problems]
+    if not files:
+        raise ValueError(f"`folder` {folder} holds no image that can be decoded.")
+
+    elements: Any = [str(file) for file in files]
+    if labels:
+        ids = [class_names.index(_class_of(folder, file)) for file in files]
+        elements = (elements, np.array(ids, np.int32))
+
+    def load(path, *label):
+        image = _decode(tf.io.read_file(path), channels)
+        image = tf.ensure_shape(_crop_and_resize(image, size), (*size, channels))
+        return (image, *label) if label else image
+
+    dataset = tf.data.Dataset.from_tensor_slices(elements)
+    dataset = _in_order(dataset, len(files), seed).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    if labels:
+        dataset.class_names = class_names
+    return dataset
+
+
+def check_folder(
+    folder: str | os.PathLike,
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Decodes every image in a folder and all folders below it.
+
+    Args:
+        folder: where the files are.
+
+    Returns:
+        `(good, corrupt)`: the sorted paths of the files that can be decoded, and of the others.
+
+    Raises:
+        ValueError: the folder is missing or holds no image file; the message names it.
+    """
+    files = _find_images(pathlib.Path(folder))
+    problems = _find_problems(files)
+    return [file for file in files if file not in problems], list(problems)
+
+
+def from_tfds(
+    name: str,
+    split: str = "train",
+    image_size: Sequence[int] | None = None,
+    batch_size: int = 32,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    seed: int | None = None,
+    labels: bool = False,
+) -> tf.data.Dataset:
+    """Batches of the feature `image` of one of the TensorFlow Datasets.
+
+    The data set is downloaded and prepared if it is not there yet.
+
+    Args:
+        name: as TensorFlow Datasets has it, for example `"cifar10"`.
+        split: for example `"train"` or `"train[:90%]"`.
+        image_size: `(height, width)` to crop and resize to, as in `from_folder`; needed where the
+            images differ in size.
+        batch_size: images in a batch.
+        data_dir: where the data sets are kept; by default where TensorFlow Datasets keeps them.
+        seed: None for the order on disk, an integer to reshuffle for each epoch, through a buffer
+            of 16,384 images where there are more.
+        labels: whether to yield the feature `label` too.
+
+    Returns:
+        A dataset of uint8 `(batch, height, width, channels)`, or with `labels` of pairs of that
+        and int32 `(batch,)`.
+
+    Raises:
+        ValueError: there is no such data set, split or feature, its images are not uint8, or they
+            differ in size and `image_size` is None.
+        ImportError: TensorFlow Datasets is not installed, or cannot be imported.
+    """
+    _check_batch_size(batch_size)
+    tfds = _import_tfds()
+    builder = _tfds_builder(tfds, name, data_dir)
+    size = _tfds_image_size(builder, image_size)
+    keys = ("image", "label") if labels else ("image",)
+    for key in keys:
+        _check_feature(builder, key)
+    # Images stay encoded until after the shuffling: its buffer is then small.
+    encoded = _tfds_encoded(tfds, builder, split)
+    encoded = encoded.map(lambda example: {key: example[key] for key in keys})
+    feature = builder.info.features["image"]
+    channels = feature.shape[-1] or 3
+
+    def load(example):
+        image = _as_channels(feature.decode_example(example["image"]), channels)
+        if image_size is not None:
+            image = _crop_and_resize(image, size)
+        image = tf.ensure_shape(image, (*size, channels))
+        return (image, tf.cast(example["label"], tf.int32)) if labels else image
+
+    count = int(encoded.cardinality())
+    dataset = _in_order(encoded, count, seed, buffer=_SHUFFLE_BUFFER)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+# Order.
+
+
+def _in_order(
+    dataset: tf.data.Dataset,
+    size: int,
+    seed: int | None,
+    repeat: bool = False,
+    buffer: int | None = None,
+) -> tf.data.Dataset:
+    """The elements of `dataset` in the order of each epoch; see the module's docstring."""
+    if seed is None:
+        return dataset.repeat() if repeat else dataset
+    is_int = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not is_int or not 0 <= seed < 2**63:
+        raise ValueError(f"`seed` must be None or an integer from 0 to 2**63 - 1, got {seed!r}.")
+    if repeat:
+        epochs = tf.data.Dataset.counter()
+    else:
+        # Each iteration over the dataset asks for one number, and gets the next.
+        numbers = itertools.count()
+        epochs = tf.data.Dataset.from_generator(
+            lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
+        )
+    shuffled = epochs.flat_map(lambda epoch: _shuffle(dataset, buffer or size, int(seed), epoch))
+    # `flat_map` does not know how much it yields.
+    length = tf.data.INFINITE_CARDINALITY if repeat else size
+    return shuffled.apply(tf.data.experimental.assert_cardinality(length))
+
+
+def _shuffle(dataset: tf.data.Dataset, buffer: int, seed: int, epoch: tf.Tensor):
+    # `Dataset.shuffle` mixes the global seed into its own, and then whatever a user sets elsewhere
+    # would change the order; the operation below it takes exactly the two numbers it is given.
+    spec = dataset.element_spec
+    leaves = tf.nest.flatten(spec)
+    variant = tf.raw_ops.ShuffleDatasetV3(
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        buffer_size=tf.constant(buffer, tf.int64),
+        seed=tf.constant(seed, tf.int64),
+        seed2=epoch + 1,  # two zeros would ask for a random seed
+        seed_generator=tf.raw_ops.DummySeedGenerator(),
+        reshuffle_each_iteration=False,
+        output_types=[leaf.dtype for leaf in leaves],
+        output_shapes=[leaf.shape for leaf in leaves],
+    )
+    return tf.data.experimental.from_variant(variant, spec)
+
+
+# Checks of arguments.
+
+
+def _check_batch_size(batch_size: int) -> None:
+    is_int = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
+    if not is_int or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}.")
+
+
+def _check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
+    is_pair = isinstance(image_size, Sequence) and len(image_size) == 2
+    if not is_pair or any(not isinstance(n, (int, np.integer)) or n < 1 for n in image_size):
+        raise ValueError(
+            f"`image_size` must be (height, width), two positive integers, got {image_size!r}."
+        )
+    return int(image_size[0]), int(image_size[1])
+
+
+def _check_images(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"`images` must be uint8, got {images.dtype}. {_cure(images)} The models scale images "
+            "themselves, so that it is part of what they export."
+        )
+    if images.ndim != 4:
+        hint = " For grey images use `images[..., None]`." if images.ndim == 3 else ""
+        raise ValueError(
+            f"`images` must have the shape (n, height, width, channels), got {images.shape}.{hint}"
+        )
+    if images.size == 0:
+        raise ValueError(f"`images` must not be empty, got the shape {images.shape}.")
+    return images
+
+
+def _cure(images: np.ndarray) -> str:
+    if not np.issubdtype(images.dtype, np.floating):
+        return "Cast them with `images.astype('uint8')` if all values are from 0 to 255."
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        how, code = "multiply by 255", "(images * 255)"
+    elif low >= -1 and high <= 1:
+        how, code = "add 1 and multiply by 127.5", "((images + 1) * 127.5)"
+    else:
+        how, code = "bring them into 0..255", "images.clip(0, 255)"
+    return (
+        f"The values run from {low:g} to {high:g}: {how}, round and cast to uint8, "
+        f"`{code}.round().astype('uint8')`."
+    )
+
+
+def _check_labels(labels: np.ndarray, count: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"`labels` must be integers of shape ({count},), one an image, "
+            f"got {labels.dtype} of shape {labels.shape}."
+        )
+    return labels.astype(np.int32)
+
+
+# Decoding. These run in the graph of the pipeline.
+
+
+def _decode(data: tf.Tensor, channels: int) -> tf.Tensor:
+    # Asked for RGB, the decoders also resolve palettes, CMYK and 16 bits; but the BMP decoder
+    # refuses every other number of channels than the file's.
+    image = tf.cond(
+        tf.strings.substr(data, 0, 2) == b"BM",
+        lambda: _as_channels(tf.io.decode_bmp(data), 3),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    return _as_channels(tf.ensure_shape(image, (None, None, 3)), channels)
+
+
+def _as_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
+    if image.shape[-1] == channels:
+        return image
+    if image.shape[-1] != 3:  # grey or RGB, with or without alpha; mostly known only when it runs
+        image = tf.cond(
+            tf.shape(image)[-1] < 3,
+            lambda: tf.repeat(image[..., :1], 3, axis=-1),
+            lambda: image[..., :3],
+        )
+        image = tf.ensure_shape(image, (None, None, 3))
+    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
+
+
+def _crop_and_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    crop_height = tf.clip_by_value(_rounded_ratio(width * size[0], size[1]), 1, height)
+    crop_width = tf.clip_by_value(_rounded_ratio(height * size[1], size[0]), 1, width)
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    image = image[top : top + crop_height, left : left + crop_width]
+    resized = tf.image.resize(image, size, method="area")
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def _rounded_ratio(numerator: tf.Tensor, denominator: int) -> tf.Tensor:
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+# Folders.
+
+
+def _find_images(folder: pathlib.Path) -> list[pathlib.Path]:
+    if not folder.is_dir():
+        raise ValueError(f"`folder` {folder} is not a folder that exists.")
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+    if not files:
+        raise ValueError(f"`folder` {folder} holds no image file ({', '.join(SUFFIXES)}).")
+    return files
+
+
+def _class_of(folder: pathlib.Path, file: pathlib.Path) -> str:
+    return file.relative_to(folder).parts[0]
+
+
+def _class_names(folder: pathlib.Path, files: list[pathlib.Path]) -> list[str]:
+    loose = [file for file in files if file.parent == folder]
+    if loose:
+        raise ValueError(
+            f"With `labels=True` every image must lie in a sub-folder of {folder} that is named "
+            f"after its class; {len(loose)} do not, for example {loose[0].name}."
+        )
+    return sorted({_class_of(folder, file) for file in files})
+
+
+def _find_problems(files: list[pathlib.Path]) -> dict[pathlib.Path, str]:
+    """What is wrong with each file that cannot be decoded."""
+    bar = keras.utils.Progbar(len(files), unit_name="file")
+    problems = {}
+    with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for file, problem in zip(files, pool.map(_problem, files), strict=True):
+            if problem is not None:
+                problems[file] = problem
+            bar.add(1)
+    return problems
+
+
+def _problem(file: pathlib.Path) -> str | None:
+    try:
+        with tf.device("CPU"):
+            image = _decode(tf.io.read_file(str(file)), 3)
+    except tf.errors.OpError as error:
+        return str(error.message).splitlines()[0][:200]
+    return None if tf.size(image) > 0 else "it has no pixels"
+
+
+def _report_corrupt(
+    folder: pathlib.Path, problems: dict[pathlib.Path, str], skip_corrupt: bool
+) -> None:
+    if not problems:
+        return
+    first = "; ".join(f"{file} ({why})" for file, why in list(problems.items())[:3])
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    text = f"{len(problems)} image files in {folder} cannot be decoded: {first}{more}."
+    if not skip_corrupt:
+        raise ValueError(f"{text} Repair or remove them, or leave them out: `skip_corrupt=True`.")
+    warnings.warn(f"{text} They are left out; `check_folder` lists them.", stacklevel=3)
+
+
+# TensorFlow Datasets.
+
+
+def _import_tfds():
+    extra = 'pip install "keras_vqvae[examples]"'
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(f"`from_tfds` needs tensorflow-datasets: {extra} ({error})") from error
+    # Where one of its own imports fails it logs that, and leaves an empty module behind.
+    if not hasattr(tfds, "builder"):
+        raise ImportError(
+            "tensorflow-datasets is installed but cannot be imported (its log message says why). "
+            "With TensorFlow before 2.18 the usual reason is a tensorflow-metadata made for a "
+            f'newer protobuf: pip install "tensorflow-metadata<1.17". To install anew: {extra}'
+        )
+    return tfds
+
+
+def _tfds_builder(tfds, name: str, data_dir: str | os.PathLike | None):
+    data_dir = None if data_dir is None else str(data_dir)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        close = difflib.get_close_matches(name.partition("/")[0], tfds.list_builders(), n=3)
+        hint = f" Close to it: {', '.join(close)}." if close else ""
+        raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.{hint}") from error
+    _check_feature(builder, "image")
+    builder.download_and_prepare()
+    return builder
+
+
+def _check_feature(builder, key: str) -> None:
+    found = list(builder.info.features)
+    if key not in found:
+        raise ValueError(f"{builder.name} has no feature {key!r}; it has {found}.")
+
+
+def _tfds_image_size(builder, image_size: Sequence[int] | None) -> tuple[int, int]:
+    feature = builder.info.features["image"]
+    if feature.dtype != np.uint8 or len(feature.shape) != 3:
+        raise ValueError(
+            f"The images of {builder.name} must be uint8 (height, width, channels), "
+            f"got {np.dtype(feature.dtype)} of shape {feature.shape}."
+        )
+    if image_size is not None:
+        return _check_image_size(image_size)
+    if None in feature.shape[:2]:
+        raise ValueError(
+            f"The images of {builder.name} differ in size: give `image_size=(height, width)`, "
+            "got None."
+        )
+    return feature.shape[:2]
+
+
+def _tfds_encoded(tfds, builder, split: str) -> tf.data.Dataset:
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    try:
+        return builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"`split` {split!r} is none of {builder.name}, which has "
+            f"{list(builder.info.splits)}: {error}"
+        ) from error

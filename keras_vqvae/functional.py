@@ -1,0 +1,132 @@
+"""Pure functions behind the layers and models. All compute in float32."""
+
+import math
+
+from keras import ops
+
+from keras_vqvae import backend
+from keras_vqvae.backend import Tensor
+
+# Scores held at a time by `nearest_codes`: 4 MiB of float32 stays in a CPU's cache, and the
+# memory needed does not grow with rows × codes.
+SCORES_PER_CHUNK = 2**20
+
+
+def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the codebook vector nearest to each row (van den Oord et al. 2017, eq. 1).
+
+    The squared norm of `z` is the same for every code and left out; the search runs over chunks
+    of rows. There is no gradient.
+
+    Args:
+        z: `(rows, code_dim)` float32.
+        codebook: `(num_codes, code_dim)` float32.
+
+    Returns:
+        `(rows,)` int32. Of equally near codes, the one with the lowest index.
+    """
+    z, codebook = ops.stop_gradient(z), ops.stop_gradient(codebook)
+    num_codes, code_dim = codebook.shape
+    half_norms = 0.5 * ops.sum(ops.square(codebook), axis=1)
+    transposed = ops.transpose(codebook)
+
+    def search(chunk: Tensor) -> Tensor:
+        return backend.last_argmax(ops.matmul(chunk, transposed) - half_norms)
+
+    most = max(1, SCORES_PER_CHUNK // num_codes)
+    rows = ops.shape(z)[0]
+    if rows <= most if isinstance(rows, int) else backend.BACKEND == "jax":
+        return search(z)  # JAX: a size that is not known is a symbol, met in symbolic calls only
+    # Whole chunks, and at least one: stacking the results of none fails in TensorFlow.
+    size = most if isinstance(rows, int) else ops.clip(rows, 1, most)
+    count = -(-rows // size) if isinstance(rows, int) else ops.maximum(-(-rows // size), 1)
+    padding = ops.zeros((count * size - rows, code_dim), "float32")
+    chunks = ops.reshape(ops.concatenate([z, padding]), (-1, size, code_dim))
+    return ops.reshape(backend.map_chunks(search, chunks), (-1,))[:rows]
+
+
+def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
+    """The value of `quantized` with the gradient of `z` (van den Oord et al. 2017, sec. 3.2)."""
+    return z + ops.stop_gradient(quantized - z)
+
+
+def code_statistics(z: Tensor, codes: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+    """How often each code was used and the sum of the rows it was used for.
+
+    Args:
+        z: `(rows, code_dim)` float32.
+        codes: `(rows,)` int32.
+
+    Returns:
+        counts `(num_codes,)` and sums `(num_codes, code_dim)`, float32.
+    """
+    return code_counts(codes, num_codes), ops.segment_sum(z, codes, num_segments=num_codes)
+
+
+def code_counts(codes: Tensor, num_codes: int) -> Tensor:
+    """How often each code occurs in `codes` (any shape, int32): `(num_codes,)` float32."""
+    codes = ops.reshape(codes, (-1,))
+    return ops.segment_sum(ops.ones_like(codes, dtype="float32"), codes, num_segments=num_codes)
+
+
+def entropy(counts: Tensor) -> Tensor:
+    """Entropy in nats of the distribution that `counts` (one axis) gives; 0 for no counts."""
+    p = counts / ops.maximum(ops.sum(counts), 1e-30)
+    return -ops.sum(p * ops.log(ops.where(p > 0, p, 1.0)))
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    """exp of the entropy: the number of equally used codes that would be as spread out."""
+    return ops.exp(entropy(counts))
+
+
+def pixels_to_unit(pixels: Tensor, dtype: str = "float32") -> Tensor:
+    """uint8 grey levels 0..255 to floats in [-1, 1]."""
+    return ops.cast(pixels, dtype) / 127.5 - 1.0
+
+
+def unit_to_pixels(x: Tensor) -> Tensor:
+    """Floats in [-1, 1] (others are clipped) to the nearest uint8 grey level."""
+    return ops.cast(ops.round((ops.clip(ops.cast(x, "float32"), -1.0, 1.0) + 1.0) * 127.5), "uint8")
+
+
+def mu_law_encode(x: Tensor, levels: int = 256) -> Tensor:
+    """Waveform in [-1, 1] to companded classes 0..levels-1, int32 (ITU-T G.711).
+
+    `f(x) = sign(x) ln(1 + m|x|) / ln(1 + m)` with `m = levels - 1`, then rounded to a level.
+    """
+    m = levels - 1.0
+    x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
+    companded = ops.sign(x) * ops.log1p(m * ops.abs(x)) / math.log1p(m)
+    return ops.cast(ops.round((companded + 1.0) * 0.5 * m), "int32")
+
+
+def mu_law_decode(classes: Tensor, levels: int = 256) -> Tensor:
+    """Companded classes 0..levels-1 back to a float32 waveform in [-1, 1] (ITU-T G.711)."""
+    m = levels - 1.0
+    companded = 2.0 * ops.cast(classes, "float32") / m - 1.0
+    return ops.sign(companded) * ops.expm1(ops.abs(companded) * math.log1p(m)) / m
+
+
+def causal_shift(x: Tensor) -> Tensor:
+    """Moves axis 1 by one step and puts zeros first, so that position i holds what was at i-1."""
+    return ops.concatenate([ops.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+
+
+def gaussian_log_prob(mean: Tensor, scale: float, x: Tensor) -> Tensor:
+    """Elementwise log density of a normal distribution, in nats."""
+    standard = (x - mean) / scale
+    return -0.5 * ops.square(standard) - math.log(scale * math.sqrt(2.0 * math.pi))
+
+
+def never_empty(x: Tensor) -> Tensor:
+    """`x`, or one example of zeros where the batch is empty.
+
+    Convolutions of an empty batch fail in oneDNN, silently in graph mode; slice the result back
+    with `[:batch]`.
+    """
+    batch = ops.shape(x)[0]
+    if batch > 0 if isinstance(batch, int) else backend.BACKEND == "jax":
+        return x  # JAX: a size that is not known is a symbol, met in symbolic calls only
+    missing = 1 if isinstance(batch, int) else 1 - ops.minimum(batch, 1)
+    return ops.concatenate([x, ops.zeros((missing, *ops.shape(x)[1:]), x.dtype)], axis=0)

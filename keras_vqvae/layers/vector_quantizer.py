@@ -1,0 +1,292 @@
+"""Vector quantisation with one codebook."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae import backend, functional
+from keras_vqvae.backend import Tensor
+
+# Moving count of a code just started or restarted, as a fraction of the mean use N/K. So light a
+# code goes where the next rows it wins are, and one that wins none soon expires again.
+FRESH_USE = 0.1
+
+
+def _assign_where(variable: Any, condition: Tensor, value: Any) -> None:
+    # No `cond`: collectives in one fail under MirroredStrategy, and so do assignments on JAX.
+    variable.assign(ops.where(condition, value, ops.convert_to_tensor(variable)))
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae")
+class VectorQuantizer(keras.layers.Layer):
+    """Replaces each vector by the nearest of `num_codes` learned ones.
+
+    The layer of van den Oord et al. 2017, "Neural Discrete Representation Learning", section 3.
+    In a model of this package its loss is part of the model's; used alone, between any two
+    layers, it adds its loss by `add_loss`:
+
+    ```python
+    model = keras.Sequential([encoder, VectorQuantizer(512, 64), decoder])
+    ```
+
+    With z the input and e the nearest code, the loss of an example is a mean over its entries:
+
+    - `codebook="ema"`: `beta * |z - sg[e]|^2`. The codes are exponential moving averages
+      (appendix A.1): `n <- d*n + (1-d)*count`, `s <- d*s + (1-d)*sum`, `e = s / n'`, where
+      `n' = (n + eps) / (sum(n) + K*eps) * sum(n)`; n itself is stored unsmoothed.
+    - `codebook="gradient"`: `|sg[z] - e|^2 + beta * |z - sg[e]|^2` (eq. 3), codes by gradient.
+
+    The codebook starts from rows of the first training batch (or from `adapt`). After each
+    training step, a code whose moving count has fallen under `expiry * N/K`, with N rows a step,
+    is dead: vector, sum and count are restarted from a row of that batch. Under `tf.distribute`
+    counts, sums and rows are those of the global batch, so that all replicas stay alike.
+    Statistics that are not finite are not taken in.
+
+    The computation is float32 under every dtype policy; the output has the policy's dtype.
+    `trainable = False` freezes the codebook, whichever way it is trained.
+
+    Under a multi-replica strategy, weights train exactly, but the part of the *logged* loss that
+    comes from `add_loss` may be wrong (Keras collects it while replicas interleave). The models
+    of this package use `return_info=True` instead and are not concerned.
+
+    Args:
+        num_codes: K, the number of codes.
+        code_dim: D, the size of a code and of the input's last axis.
+        codebook: `"ema"` or `"gradient"`.
+        commitment: beta of the paper.
+        decay: d, used with `"ema"` for codes, and always for the counts that decide expiry.
+        expiry: fraction of the mean use N/K under which a code is restarted; 0 for never.
+        epsilon: eps of the smoothed count.
+        seed: of the rows that start and restart codes; None for an arbitrary one.
+
+    Input: `(batch, ..., code_dim)`, rank 2 to 5. Output: the same shape.
+    """
+
+    def __init__(
+        self,
+        num_codes: int,
+        code_dim: int,
+        *,
+        codebook: str = "ema",
+        commitment: float = 0.25,
+        decay: float = 0.99,
+        expiry: float = 0.05,
+        epsilon: float = 1e-5,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if codebook not in ("ema", "gradient"):
+            raise ValueError(f"codebook must be 'ema' or 'gradient', got {codebook!r}")
+        for name, value in (("num_codes", num_codes), ("code_dim", code_dim)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, fraction in (("decay", decay), ("expiry", expiry)):
+            if not 0 <= fraction < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {fraction}")
+        self.num_codes = num_codes
+        self.code_dim = code_dim
+        self.codebook = codebook
+        self.commitment = commitment
+        self.decay = decay
+        self.expiry = expiry
+        self.epsilon = epsilon
+        self.seed = seed
+        self._seed_generator = keras.random.SeedGenerator(seed)
+
+    def _check_shape(self, shape: tuple) -> None:
+        if not 2 <= len(shape) <= 5 or shape[-1] != self.code_dim:
+            raise ValueError(
+                f"input of {self.name} must have rank 2 to 5 and a last axis of size code_dim="
+                f"{self.code_dim}, got shape {tuple(shape)}"
+            )
+
+    def build(self, input_shape: tuple) -> None:
+        self._check_shape(input_shape)
+
+        def weight(name: str, shape: tuple, initializer: str, trainable: bool = False) -> Any:
+            return self.add_weight(
+                name=name, shape=shape, initializer=initializer, trainable=trainable,
+                dtype="float32", autocast=False,
+            )  # fmt: skip
+
+        shape = (self.num_codes, self.code_dim)
+        # With a codebook trained by gradient, `_base` takes starts and restarts and `_offset`
+        # the gradients: a step may not assign to a trainable variable under JAX.
+        self._base = weight("embeddings", shape, "random_normal")
+        if self.codebook == "ema":
+            self._sums = weight("sums", shape, "zeros")
+        else:
+            self._offset = weight("offset", shape, "zeros", trainable=True)
+        self._counts = weight("counts", (self.num_codes,), "ones")
+        self._started = weight("started", (), "zeros")
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The codebook, `(num_codes, code_dim)` float32."""
+        base = ops.convert_to_tensor(self._base)
+        return base if self.codebook == "ema" else base + self._offset
+
+    def call(self, z: Tensor, training: bool | None = None, return_info: bool = False) -> Any:
+        """Quantises `z`.
+
+        Args:
+            z: `(batch, ..., code_dim)`.
+            training: whether codes move; the loss is there either way.
+            return_info: if true, adds no loss but returns it.
+
+        Returns:
+            quantized, of z's shape; with `return_info`, the tuple
+            (quantized, codes `(batch, ...)` int32, loss per example `(batch,)` float32).
+        """
+        self._check_shape(z.shape)  # also where the layer was built for another input
+        shape = ops.shape(z)
+        z32 = ops.cast(z, "float32")
+        rows = ops.reshape(z32, (-1, self.code_dim))
+        moving = bool(training) and self.trainable
+        if moving:
+            fresh, mean_use = self._rows_for_codes(rows)
+            self._start(fresh, mean_use)
+        embeddings = self.embeddings
+        codes = functional.nearest_codes(rows, embeddings)
+        quantized = ops.reshape(ops.take(embeddings, codes, axis=0), shape)
+        if moving:
+            self._move(rows, codes, fresh, mean_use)
+
+        axes = tuple(range(1, len(shape)))
+        loss = self.commitment * ops.mean(ops.square(z32 - ops.stop_gradient(quantized)), axes)
+        if self.codebook == "gradient":
+            loss += ops.mean(ops.square(ops.stop_gradient(z32) - quantized), axes)
+        output = ops.cast(functional.straight_through(z32, quantized), self.compute_dtype)
+        if return_info:
+            return output, ops.reshape(codes, shape[:-1]), loss
+        # Keras divides added losses by the number of replicas.
+        self.add_loss(backend.global_mean(loss) * backend.num_replicas())
+        return output
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Nearest codes of `z` `(batch, ..., code_dim)`: `(batch, ...)` int32."""
+        z = ops.convert_to_tensor(z)
+        self._check_shape(z.shape)
+        if not self.built:
+            self.build(z.shape)
+        rows = ops.reshape(ops.cast(z, "float32"), (-1, self.code_dim))
+        return ops.reshape(functional.nearest_codes(rows, self.embeddings), ops.shape(z)[:-1])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors of `codes` `(batch, ...)` int32: `(batch, ..., code_dim)`, in [0, num_codes)."""
+        if not self.built:
+            raise ValueError(f"{self.name} has no codebook yet: call it, fit or adapt it first")
+        return ops.cast(ops.take(self.embeddings, codes, axis=0), self.compute_dtype)
+
+    def adapt(self, data: Any, iterations: int = 10, rows_per_code: int = 256) -> None:
+        """Sets the codebook by k-means, instead of from the first batch.
+
+        Args:
+            data: vectors to be quantised, `(batch, ..., code_dim)`: an array, or an iterable of
+                batches such as a `tf.data.Dataset`.
+            iterations: Lloyd iterations.
+            rows_per_code: at most `rows_per_code * num_codes` vectors are used, drawn at random.
+
+        Raises:
+            ValueError: `data` holds no vector, vectors of another size, or values not finite.
+        """
+        batches: Iterable = [data] if hasattr(data, "shape") else data
+        parts = [np.asarray(ops.convert_to_numpy(batch), "float32") for batch in batches]
+        if not sum(part.size for part in parts):
+            raise ValueError("adapt() needs at least one vector, got an empty dataset")
+        if not self.built:
+            self.build(parts[0].shape)
+        if any(part.shape[-1] != self.code_dim for part in parts):
+            raise ValueError(f"adapt() needs vectors of size {self.code_dim}, got {parts[0].shape}")
+        rows = np.concatenate([part.reshape(-1, self.code_dim) for part in parts])
+        if not np.isfinite(rows).all():
+            raise ValueError("adapt() needs finite vectors, got NaN or infinite values")
+        random = np.random.default_rng(self.seed)
+        rows = rows[random.permutation(len(rows))[: rows_per_code * self.num_codes]]
+        codebook = rows[random.integers(len(rows), size=self.num_codes)]
+        codebook[: len(rows)] = rows[: self.num_codes]  # distinct rows as far as they go
+        mean_use = len(rows) / self.num_codes
+        for _ in range(iterations):
+            codes = functional.nearest_codes(
+                ops.convert_to_tensor(rows), ops.convert_to_tensor(codebook)
+            )
+            counts, sums = (
+                ops.convert_to_numpy(t)
+                for t in functional.code_statistics(rows, codes, self.num_codes)
+            )
+            used = counts > 0
+            codebook[used] = sums[used] / counts[used, None]
+            codebook[~used] = rows[random.integers(len(rows), size=np.sum(~used))]
+        self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), mean_use)
+        self._started.assign(1.0)
+
+    def _rows_for_codes(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """A row of the global batch for each code, and the mean use N/K of a code."""
+        count = ops.shape(rows)[0]
+        first, total = backend.global_rows(count)
+        # Rows come from K equal slices of the batch: distinct ones as far as they go. They are
+        # named by their index in the global batch, so every replica ends with the same.
+        u = backend.uniforms((self.num_codes,), self._seed_generator.next())
+        place = (ops.arange(self.num_codes, dtype="float32") + u) / self.num_codes
+        index = ops.cast(ops.floor(place * ops.cast(total, "float32")), "int32")
+        index = ops.minimum(index, total - 1) - first
+        here = ops.logical_and(index >= 0, index < count)
+        padded = functional.never_empty(ops.stop_gradient(rows))
+        local = ops.take(padded, ops.clip(index, 0, ops.maximum(count - 1, 0)), axis=0)
+        fresh = backend.all_reduce_sum(ops.where(here[:, None], local, 0.0))
+        return fresh, ops.cast(total, "float32") / self.num_codes
+
+    def _start(self, fresh: Tensor, mean_use: Tensor) -> None:
+        usable = ops.logical_and(ops.all(ops.isfinite(fresh)), mean_use > 0)
+        start = ops.logical_and(self._started < 0.5, usable)
+        self._replace(start, fresh, FRESH_USE * mean_use)
+        _assign_where(self._started, start, 1.0)
+
+    def _move(self, rows: Tensor, codes: Tensor, fresh: Tensor, mean_use: Tensor) -> None:
+        """One EMA step, after the search, and the restart of dead codes."""
+        counts, sums = backend.all_reduce_sum(
+            list(functional.code_statistics(ops.stop_gradient(rows), codes, self.num_codes))
+        )
+        usable = ops.logical_and(ops.all(ops.isfinite(sums)), mean_use > 0)
+        d = ops.where(usable, self.decay, 1.0)
+        counts = d * self._counts + (1 - d) * counts
+        self._counts.assign(counts)
+        if self.codebook == "ema":
+            self._sums.assign(d * self._sums + (1 - d) * ops.where(usable, sums, 0.0))
+            total = ops.sum(counts)
+            smoothed = (counts + self.epsilon) / (total + self.num_codes * self.epsilon) * total
+            moved = self._sums / smoothed[:, None]
+            _assign_where(self._base, usable, moved)
+        dead = ops.logical_and(usable, counts < self.expiry * mean_use)
+        self._replace(dead, fresh, FRESH_USE * mean_use)
+
+    def _replace(self, which: Tensor, vectors: Tensor, count: Tensor) -> None:
+        """Gives the codes that `which` (boolean, a scalar or one a code) names new vectors."""
+        rows = which if len(which.shape) == 0 else which[:, None]
+        if self.codebook == "ema":
+            _assign_where(self._base, rows, vectors)
+            _assign_where(self._sums, rows, count * vectors)
+        else:
+            base = vectors - ops.stop_gradient(ops.convert_to_tensor(self._offset))
+            _assign_where(self._base, rows, base)
+        _assign_where(self._counts, which, count)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_codes": self.num_codes,
+            "code_dim": self.code_dim,
+            "codebook": self.codebook,
+            "commitment": self.commitment,
+            "decay": self.decay,
+            "expiry": self.expiry,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+        }

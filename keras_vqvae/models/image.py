@@ -1,0 +1,91 @@
+"""The VQ-VAE of pictures with the paper's networks."""
+
+from typing import Any
+
+import keras
+
+from keras_vqvae.layers.residual import ConvDecoder, ConvEncoder, stage_strides
+from keras_vqvae.layers.vector_quantizer import VectorQuantizer
+from keras_vqvae.likelihoods import Gaussian, Likelihood
+from keras_vqvae.models.vqvae import VQVAE
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae")
+class ImageVQVAE(VQVAE):
+    """A `VQVAE` with the encoder and decoder of van den Oord et al. 2017, section 4.1.
+
+    Two strided convolutions of window 4, two residual blocks, 256 channels, and the mirror of it
+    are the defaults. `ImageVQVAE((128, 128, 3))` is the paper's ImageNet model: 32×32 codes of
+    9 bits, a compression ratio of 42.7. It is built at once: `summary()` and `grid_shape` work
+    before `fit`.
+
+    Args:
+        image_shape: (height, width, channels); the sides must be divisible by `downsampling`.
+        num_codes: K, the size of the codebook.
+        code_dim: D, the size of a code.
+        downsampling: picture side over grid side, a power of two, or one for each side.
+        hidden: channels of the networks.
+        residual_hidden: channels inside the residual blocks; None for `hidden`.
+        residual_blocks: number of residual blocks, in encoder and decoder each.
+        commitment: beta of the paper.
+        quantizer: another quantizer than `VectorQuantizer(num_codes, code_dim)`.
+        likelihood: what the decoder's output means; `Gaussian()` if None.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple,
+        num_codes: int = 512,
+        code_dim: int = 64,
+        *,
+        downsampling: int | tuple = 4,
+        hidden: int = 256,
+        residual_hidden: int | None = None,
+        residual_blocks: int = 2,
+        commitment: float = 0.25,
+        quantizer: keras.layers.Layer | None = None,
+        likelihood: Likelihood | None = None,
+        **kwargs: Any,
+    ) -> None:
+        image_shape = tuple(image_shape)
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (height, width, channels), got {image_shape}")
+        strides = stage_strides(2, downsampling)
+        for axis, side in enumerate(image_shape[:2]):
+            factor = 2 ** sum(stride[axis] == 2 for stride in strides)
+            if side % factor:
+                raise ValueError(
+                    f"image_shape: side {side} must be divisible by downsampling={factor}"
+                )
+        self._arguments = {
+            "image_shape": image_shape,
+            "num_codes": num_codes,
+            "code_dim": code_dim,
+            "downsampling": downsampling,
+            "hidden": hidden,
+            "residual_hidden": residual_hidden,
+            "residual_blocks": residual_blocks,
+            "commitment": commitment,
+        }
+        dtype = kwargs.get("dtype")
+        networks = {
+            "downsampling": downsampling,
+            "hidden": hidden,
+            "residual_hidden": residual_hidden,
+            "residual_blocks": residual_blocks,
+            "dtype": dtype,
+        }
+        likelihood = likelihood or Gaussian()
+        super().__init__(
+            ConvEncoder(2, quantizer.code_dim if quantizer else code_dim, **networks),
+            quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
+            ConvDecoder(2, image_shape[-1] * likelihood.num_outputs, **networks),
+            likelihood,
+            **kwargs,
+        )
+        self.build((None, *image_shape))
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        del config["encoder"], config["decoder"]
+        return {**config, **self._arguments}

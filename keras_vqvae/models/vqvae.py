@@ -1,0 +1,271 @@
+"""The VQ-VAE: encoder, quantizer, decoder."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae import functional
+from keras_vqvae.backend import Tensor
+from keras_vqvae.likelihoods import Gaussian, Likelihood
+from keras_vqvae.metrics import CodeUsage
+from keras_vqvae.models.base import Model
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae")
+class VQVAE(Model):
+    """Vector-quantised variational autoencoder of pictures, with your own encoder and decoder.
+
+    van den Oord et al. 2017, "Neural Discrete Representation Learning", section 3. The loss of an
+    example is `- log p(x | codes)`, in nats an entry of x, plus the quantizer's loss. Trains by
+    `compile(optimizer)` and `fit(images)`, without targets.
+
+    ```python
+    encoder = keras.Sequential([...])            # (batch, h, w, 3) in [-1, 1] -> (batch, ..., 64)
+    decoder = keras.Sequential([...])            # and back
+    vqvae = VQVAE(encoder, VectorQuantizer(512, 64), decoder)
+    vqvae.compile("adam")
+    vqvae.fit(images)                            # uint8 (n, h, w, 3)
+    ```
+
+    Args:
+        encoder: layer or model from `(batch, height, width, channels)`, floats in [-1, 1], to the
+            quantizer's input. Each axis of its output must divide the picture's.
+        quantizer: `VectorQuantizer` or another of its family.
+        decoder: layer or model back to `(batch, height, width, channels * num_outputs)`.
+        likelihood: what the decoder's output means; `Gaussian()` if None.
+
+    `call` takes uint8 `(batch, height, width, channels)` and returns a dict: `outputs`, the
+    decoder's; `codes`, int32 `(batch, *grid_shape)`; `quantizer_loss`, `(batch,)`.
+
+    Logs `loss = reconstruction_loss + quantizer_loss`, and how the codes were used in the epoch
+    (`metrics.CodeUsage`).
+    """
+
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        quantizer: keras.layers.Layer,
+        decoder: keras.layers.Layer,
+        likelihood: Likelihood | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Inputs are uint8; casting them, and floats to uint8, is not for Keras to do.
+        super().__init__(autocast=False, **kwargs)
+        self.encoder = encoder
+        self.quantizer = quantizer
+        self.decoder = decoder
+        self.likelihood = likelihood or Gaussian()
+        self.image_shape: tuple | None = None
+        self._grid_shape: tuple | None = None
+        self._reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
+        self._quantizer_tracker = keras.metrics.Mean(name="quantizer_loss")
+        self.code_usage = CodeUsage(quantizer.num_codes)
+
+    def build(self, input_shape: tuple) -> None:
+        if len(input_shape) != 4 or None in input_shape[1:]:
+            raise ValueError(
+                "images must have shape (batch, height, width, channels) with height, width and "
+                f"channels known, got {tuple(input_shape)}"
+            )
+        shape = (None, *input_shape[1:])
+        latents = keras.KerasTensor(shape, self.compute_dtype)
+        for layer in (self.encoder, self.quantizer, self.decoder):
+            if layer is self.decoder:
+                self._grid_shape = tuple(latents.shape[1:-1])
+            latents = layer(latents)
+        self._check_networks(shape, latents.shape)
+        self.image_shape = shape[1:]
+
+    def _check_networks(self, image: tuple, decoded: tuple) -> None:
+        grid = self._grid_shape or ()
+        if len(grid) == 2 and any(
+            g is None or side % g for side, g in zip(image[1:3], grid, strict=True)
+        ):
+            raise ValueError(
+                f"image_shape: sides of {image[1]}×{image[2]} must be divisible by the encoder's "
+                f"downsampling, but it gives a grid of {grid}"
+            )
+        expected = (*image[:-1], image[-1] * self.likelihood.num_outputs)
+        if tuple(decoded) != expected:
+            raise ValueError(
+                f"decoder must give shape {expected} for images of shape {image} and the "
+                f"likelihood {type(self.likelihood).__name__}, got {tuple(decoded)}"
+            )
+
+    @property
+    def input_dtype(self) -> str:
+        """What `Model.export` takes for the input's dtype."""
+        return "uint8"
+
+    @property
+    def grid_shape(self) -> tuple:
+        """Shape of an example's codes, for example (16, 16)."""
+        return self._built_with("grid_shape", self._grid_shape)
+
+    @property
+    def num_codes(self) -> int:
+        return self.quantizer.num_codes
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bits of an 8-bit picture over bits of its codes (sec. 4.2: 42.7 for 128×128×3)."""
+        image = self._built_with("compression_ratio", self.image_shape)
+        return math.prod(image) * 8 / (math.prod(self.grid_shape) * math.log2(self.num_codes))
+
+    def _built_with(self, name: str, value: tuple | None) -> tuple:
+        if value is None:
+            raise ValueError(f"{name} is known once the model is built: fit, call or build it")
+        return value
+
+    def check_data(self, x: Any) -> None:
+        """Raises `ValueError` where `x` is not uint8 pictures of this model's shape."""
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype != "uint8":
+            cure = "round and cast to uint8 grey levels 0..255, multiplying by 255 where they are "
+            cure = f"{cure}0..1" if "float" in dtype else "cast to uint8 grey levels 0..255"
+            raise ValueError(f"images must be uint8, got {dtype}: {cure}")
+        shape = tuple(x.shape)
+        if len(shape) != 4:
+            raise ValueError(
+                f"images must have rank 4 (batch, height, width, channels), got shape {shape}"
+            )
+        if self.image_shape and any(
+            got is not None and got != want
+            for got, want in zip(shape[1:], self.image_shape, strict=True)
+        ):
+            raise ValueError(
+                f"images must have shape (batch, {', '.join(map(str, self.image_shape))}), "
+                f"got {shape}"
+            )
+
+    def check_codes(self, codes: Any) -> None:
+        """Raises `ValueError` where `codes` are not codes of this model; arrays by value too."""
+        dtype = keras.backend.standardize_dtype(codes.dtype)
+        if "int" not in dtype:
+            raise ValueError(f"codes must be integers (int32), got {dtype}")
+        shape = tuple(codes.shape)
+        if len(shape) != len(self.grid_shape) + 1 or any(
+            got is not None and got != want
+            for got, want in zip(shape[1:], self.grid_shape, strict=True)
+        ):
+            raise ValueError(
+                f"codes must have shape (batch, {', '.join(map(str, self.grid_shape))}), "
+                f"got {shape}"
+            )
+        if isinstance(codes, np.ndarray) and codes.size:
+            low, high = int(codes.min()), int(codes.max())
+            if low < 0 or high >= self.num_codes:
+                raise ValueError(
+                    f"codes must be in [0, {self.num_codes}), got values from {low} to {high}"
+                )
+
+    def latents(self, images: Tensor) -> Tensor:
+        """The encoder's output for a uint8 tensor of pictures, `(batch, *grid_shape, code_dim)`."""
+        self.check_data(images)
+        batch = ops.shape(images)[0]
+        x = functional.pixels_to_unit(functional.never_empty(images), self.compute_dtype)
+        return self.encoder(x)[:batch]
+
+    def _decoded(self, quantized: Tensor, training: bool = False) -> Tensor:
+        batch = ops.shape(quantized)[0]
+        return self.decoder(functional.never_empty(quantized), training=training)[:batch]
+
+    def call(self, images: Tensor, training: bool = False) -> dict:
+        self.check_data(images)
+        batch = ops.shape(images)[0]
+        x = functional.pixels_to_unit(functional.never_empty(images), self.compute_dtype)
+        z = self.encoder(x, training=training)[:batch]
+        quantized, codes, loss = self.quantizer(z, training=training, return_info=True)
+        outputs = self._decoded(quantized, training)
+        return {"outputs": outputs, "codes": codes, "quantizer_loss": loss}
+
+    def per_example_loss(self, x: Tensor, outputs: dict) -> Tensor:
+        target = functional.pixels_to_unit(x)
+        log_prob = self.likelihood.log_prob(outputs["outputs"], target)
+        reconstruction = -ops.mean(log_prob, tuple(range(1, len(log_prob.shape))))
+        self._reconstruction_tracker.update_state(reconstruction)
+        self._quantizer_tracker.update_state(outputs["quantizer_loss"])
+        self.code_usage.update_state(outputs["codes"])
+        return reconstruction + outputs["quantizer_loss"]
+
+    def encode(self, images: Any, batch_size: int = 64) -> Any:
+        """Codes of pictures.
+
+        Args:
+            images: uint8 `(batch, height, width, channels)`: an array, a tensor, or a dataset of
+                such batches.
+            batch_size: pictures at a time, for arrays.
+
+        Returns:
+            int32 `(batch, *grid_shape)`, an array; a tensor if `images` is one.
+
+        Raises:
+            ValueError: wrong dtype, rank or shape.
+        """
+        if hasattr(images, "shape"):
+            self.check_data(images)
+        return self._in_batches("encode", self._encode, images, batch_size)
+
+    def decode(self, codes: Any, batch_size: int = 64) -> Any:
+        """Pictures of codes: the likelihood's mean.
+
+        Args:
+            codes: integers `(batch, *grid_shape)` in [0, num_codes): an array, a tensor, or a
+                dataset of such batches.
+            batch_size: pictures at a time, for arrays.
+
+        Returns:
+            uint8 `(batch, height, width, channels)`, an array; a tensor if `codes` is one.
+
+        Raises:
+            ValueError: wrong dtype or shape, or (arrays) codes out of range.
+        """
+        if hasattr(codes, "shape"):
+            self.check_codes(codes)
+        return self._in_batches("decode", self._decode, codes, batch_size)
+
+    def reconstruct(self, images: Any, batch_size: int = 64) -> Any:
+        """Pictures after encoding and decoding; takes and returns what `encode` takes."""
+        if hasattr(images, "shape"):
+            self.check_data(images)
+        return self._in_batches("reconstruct", self._reconstruct, images, batch_size)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.quantizer.encode(self.latents(images))
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        outputs = self._decoded(self.quantizer.decode(codes))
+        return functional.unit_to_pixels(self.likelihood.mean(outputs))
+
+    def _reconstruct(self, images: Tensor) -> Tensor:
+        return self._decode(self._encode(images))
+
+    def adapt(self, images: Any, batch_size: int = 64) -> None:
+        """Sets the codebook by k-means on the encoder's output for `images`.
+
+        Args:
+            images: as for `encode`.
+            batch_size: pictures at a time, for arrays.
+        """
+        self.quantizer.adapt(self._in_batches("latents", self.latents, images, batch_size))
+
+    def get_config(self) -> dict:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "encoder": serialize(self.encoder),
+            "quantizer": serialize(self.quantizer),
+            "decoder": serialize(self.decoder),
+            "likelihood": serialize(self.likelihood),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "VQVAE":
+        config = dict(config)
+        for name in ("encoder", "quantizer", "decoder", "likelihood"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        return cls(**config)

@@ -1,0 +1,225 @@
+"""What every layer and every model of the package must pass.
+
+A new layer or model joins with one call:
+
+    check_layer(lambda **kw: MyLayer(4, **kw), (2, 8, 8, 4), trainable=10, frozen=0)
+    check_model(lambda **kw: MyModel(4, **kw), images)
+
+and a new model with one line in `CASES` of `tests/replicas.py`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def to_numpy(nest: Any) -> Any:
+    """Tensors of a nest as arrays; floats as float32, so that bfloat16 compares."""
+
+    def convert(x: Any) -> np.ndarray:
+        array = keras.ops.convert_to_numpy(x)
+        is_float = "float" in keras.backend.standardize_dtype(x.dtype)
+        return array.astype("float32") if is_float else array
+
+    return keras.tree.map_structure(convert, nest)
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Two nests are equal, bit for bit."""
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_array_equal(a, b), to_numpy(actual), to_numpy(expected)
+    )
+
+
+def assert_finite(variables: list) -> None:
+    for variable in variables:
+        assert np.isfinite(to_numpy(variable)).all(), f"{variable.path} is not finite"
+
+
+def num_entries(variables: list) -> int:
+    return sum(int(np.prod(v.shape)) for v in variables)
+
+
+def copy_by_config(thing: Any) -> Any:
+    """Serialises and deserialises; fails where the configuration does not survive."""
+    config = keras.saving.serialize_keras_object(thing)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert type(copy) is type(thing)
+    assert keras.saving.serialize_keras_object(copy)["config"] == config["config"]
+    return copy
+
+
+def floats(shape: tuple, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def images(count: int, shape: tuple = (8, 8, 3), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype="uint8")
+
+
+def check_layer(
+    make: Callable[..., keras.layers.Layer],
+    input_shape: tuple,
+    directory: Path,
+    *,
+    trainable: int,
+    frozen: int = 0,
+    frozen_moves: bool = False,
+    float32_inside: bool = False,
+) -> None:
+    """Serialisation, symbolic and eager call, weight counts, `fit`, saving, precision policies.
+
+    Args:
+        make: builds the layer from keyword arguments of `keras.layers.Layer`.
+        input_shape: with batch size.
+        directory: an empty folder.
+        trainable: expected number of entries of the trainable weights.
+        frozen: the same of all others, the states of seed generators left out.
+        frozen_moves: whether training writes the others.
+        float32_inside: whether the output equals that of the policy float32 but for the cast.
+    """
+    x = floats(input_shape)
+    layer = make()
+    copy = copy_by_config(layer)
+
+    # Symbolic and eager shapes agree, whether the batch size is known or not.
+    eager = layer(x)
+    assert copy.compute_output_shape((None, *input_shape[1:])) == (None, *eager.shape[1:])
+    symbolic = copy(keras.KerasTensor((None, *input_shape[1:]), "float32"))
+    assert tuple(symbolic.shape) == (None, *eager.shape[1:])
+    assert eager.shape[0] == input_shape[0]
+
+    assert num_entries(layer.trainable_weights) == trainable
+    assert num_entries(layer.non_trainable_weights) == frozen
+
+    # A training step moves all that should move, and nothing but that.
+    layer = make(name="layer")
+    model = keras.Sequential([keras.Input(input_shape[1:]), layer, keras.layers.Flatten()])
+    before = to_numpy(layer.weights)
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    target = floats((input_shape[0], *model.output_shape[1:]), seed=1)
+    model.fit(x, target, batch_size=input_shape[0], epochs=1, verbose=0)
+    assert_finite(layer.variables)
+    for old, weight in zip(before, layer.weights, strict=True):
+        moved = bool(np.any(old != to_numpy(weight)))
+        if weight.trainable:
+            assert moved, f"{weight.path} did not train"
+        elif not frozen_moves:
+            assert not moved, f"{weight.path} moved"
+    if frozen_moves:
+        pairs = zip(before, layer.weights, strict=True)
+        assert any(np.any(a != to_numpy(b)) for a, b in pairs if not b.trainable)
+
+    _check_saving(model, x, directory)
+
+    # Precision policies.
+    full = make(dtype="float32")
+    full.build(input_shape)
+    for policy in POLICIES:
+        low = make(dtype=policy)
+        low.build(input_shape)
+        low.set_weights(full.get_weights())
+        output = low(x)
+        compute = keras.DTypePolicy(policy).compute_dtype
+        assert keras.backend.standardize_dtype(output.dtype) == compute
+        assert all(keras.backend.standardize_dtype(w.dtype) == "float32" for w in low.weights)
+        if float32_inside:
+            # The input was cast to the policy's dtype; from there on all is float32.
+            rounded = keras.ops.cast(keras.ops.cast(x, compute), "float32")
+            assert_same(output, keras.ops.cast(full(rounded), compute))
+        else:
+            np.testing.assert_allclose(to_numpy(output), to_numpy(full(x)), atol=0.1, rtol=0.1)
+
+
+def _check_saving(model: keras.Model, x: Any, directory: Path) -> None:
+    expected = model(x)
+    model.save(directory / "whole.keras")
+    loaded = keras.saving.load_model(directory / "whole.keras")
+    assert_same(loaded(x), expected)
+    assert_same(loaded.weights, model.weights)
+    model.save_weights(directory / "only.weights.h5")
+    fresh = type(model).from_config(model.get_config())
+    if not fresh.built:
+        fresh(x)
+    assert any(
+        np.any(to_numpy(a) != to_numpy(b))
+        for a, b in zip(fresh.weights, model.weights, strict=True)
+    ), "nothing to load: a fresh model already has these weights"
+    fresh.load_weights(directory / "only.weights.h5")
+    assert_same(fresh(x), expected)
+    # Training goes on from where it was saved.
+    if loaded.optimizer is not None:
+        assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations)
+
+
+def check_model(
+    make: Callable[..., keras.Model],
+    data: Any,
+    directory: Path,
+    *,
+    trainable: int,
+    float32_layers: Callable[[keras.Model], list] = lambda model: [model.quantizer],
+) -> None:
+    """The same for models that train by `compile()` and `fit(data)`.
+
+    Args:
+        make: builds the model, not compiled, from keyword arguments of `keras.Model`.
+        data: a batch, as given to `fit`.
+        directory: an empty folder.
+        trainable: expected number of entries of the trainable weights.
+        float32_layers: those that compute in float32 under every policy.
+    """
+    model = make()
+    copy = copy_by_config(model)
+
+    eager = model(data)
+    spec = keras.tree.map_structure(
+        lambda a: keras.KerasTensor((None, *a.shape[1:]), a.dtype), data
+    )
+    symbolic = copy(spec)
+    assert set(symbolic) == set(eager)
+    for name, tensor in eager.items():
+        assert tuple(symbolic[name].shape) == (None, *tensor.shape[1:]), name
+        assert tensor.shape[0] == len(data), f"{name} is not batch-first"
+        assert symbolic[name].dtype == keras.backend.standardize_dtype(tensor.dtype), name
+    assert num_entries(model.trainable_weights) == trainable
+
+    # One step of `fit`, without targets.
+    before = to_numpy(model.trainable_weights)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    history = model.fit(data, batch_size=len(data), epochs=1, verbose=0).history
+    assert all(np.isfinite(values).all() for values in history.values()), history
+    assert_finite(model.variables)
+    for old, weight in zip(before, model.trainable_weights, strict=True):
+        assert np.any(old != to_numpy(weight)), f"{weight.path} did not train"
+
+    # Evaluation writes no weight, and `predict` gives what a call gives.
+    frozen = to_numpy(model.weights)
+    model.evaluate(data, batch_size=len(data), verbose=0)
+    predicted = model.predict(data, batch_size=len(data), verbose=0)
+    assert_same(model.weights, frozen)
+    assert set(predicted) == set(eager)
+    _check_saving(model, data, directory)
+
+    # Precision policies.
+    full = make(dtype="float32")
+    full(data)
+    for policy in POLICIES:
+        low = make(dtype=policy)
+        outputs = low(data)
+        compute = keras.DTypePolicy(policy).compute_dtype
+        assert keras.backend.standardize_dtype(outputs["outputs"].dtype) == compute
+        for name, tensor in outputs.items():
+            if name.endswith("loss"):
+                assert keras.backend.standardize_dtype(tensor.dtype) == "float32"
+        for layer in float32_layers(low):
+            assert all(keras.backend.standardize_dtype(w.dtype) == "float32" for w in layer.weights)
+        low.compile(optimizer="sgd")
+        history = low.fit(data, batch_size=len(data), verbose=0).history
+        assert all(np.isfinite(values).all() for values in history.values()), (policy, history)
+        assert_finite(low.trainable_weights)

@@ -1,0 +1,39 @@
+"""Settings of all tests. The backend is the environment variable KERAS_BACKEND's."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # tolerances are those of a CPU
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import keras
+import pytest
+
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
+    # `-m` decides what runs where it is given.
+    if config.getoption("-m"):
+        return
+    reasons = {"long": "takes minutes: run with -m long"}
+    if keras.backend.backend() != "tensorflow":
+        reasons["tensorflow"] = "needs KERAS_BACKEND=tensorflow"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    keras.utils.set_random_seed(0)

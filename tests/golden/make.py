@@ -1,0 +1,80 @@
+"""Makes the golden checkpoints again: `python -m tests.golden.make`.
+
+Only for a change that is meant to change numbers: say which and why in the changelog, since
+checkpoints that people have trained will change with it. Every argument is given, so that a new
+default changes nothing here.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_vqvae import Gaussian, ImageVQVAE, VectorQuantizer
+from tests.checks import to_numpy
+
+FOLDER = Path(__file__).parent
+SEED = 2  # another one where `main` finds that two codes are nearly as near
+
+
+def quantizer() -> VectorQuantizer:
+    # No expiry: which rows restart codes is decided by the backend's random numbers.
+    return VectorQuantizer(
+        8, 4, codebook="ema", commitment=0.25, decay=0.9, expiry=0.0, epsilon=1e-5, seed=0
+    )
+
+
+def pictures() -> np.ndarray:
+    """Smooth pictures of many colours, so that codes differ."""
+    y, x, c, n = np.meshgrid(*map(np.arange, (8, 12, 3, 6)), indexing="ij")
+    waves = np.sin(y * (n + 1) / 5 + c) * np.cos(x * (n + 2) / 7 + 2 * c)
+    return np.round(127.5 * (waves + 1)).astype("uint8").transpose(3, 0, 1, 2)
+
+
+def margin(z: np.ndarray, codebook: np.ndarray) -> float:
+    """How much nearer the nearest code is than the next, relatively: rounding must not decide."""
+    distances = np.sort(((z.reshape(-1, 1, 4) - codebook) ** 2).sum(-1), axis=1)
+    return float(((distances[:, 1] - distances[:, 0]) / distances[:, 1]).min())
+
+
+def numbers(model: keras.Model, layer: VectorQuantizer, images: np.ndarray, z: np.ndarray) -> dict:
+    """What is compared. Trains `layer` by one step."""
+    outputs = to_numpy(model(images))
+    found = {
+        "image_outputs": outputs["outputs"],
+        "image_codes": outputs["codes"],
+        "image_quantizer_loss": outputs["quantizer_loss"],
+        "image_loss": to_numpy(model.compute_loss(images, None, model(images))),
+        "image_reconstructed": model.reconstruct(images),
+    }
+    quantized, codes, loss = layer(z, return_info=True)
+    found |= {"quantized": quantized, "codes": codes, "loss": loss}
+    layer(z, training=True)
+    found |= {f"trained_{w.name}": w for w in layer.weights}
+    return {name: to_numpy(value) if name != "image_reconstructed" else value
+            for name, value in found.items()}  # fmt: skip
+
+
+def main() -> None:
+    keras.utils.set_random_seed(SEED)
+    images = pictures()
+    model = ImageVQVAE(
+        (8, 12, 3), 8, 4, downsampling=4, hidden=8, residual_hidden=4, residual_blocks=1,
+        quantizer=quantizer(), likelihood=Gaussian(scale=0.22, levels=256),
+    )  # fmt: skip
+    model.adapt(images)
+    layer = quantizer()
+    alone = keras.Sequential([keras.Input((4,)), layer])
+    z = np.random.default_rng(SEED).normal(size=(40, 4)).astype("float32")
+    layer.adapt(z, iterations=3)
+    for rows, codebook in ((model.latents(images), model.quantizer), (z, layer)):
+        least = margin(to_numpy(rows), to_numpy(codebook.embeddings))
+        assert least > 1e-2, f"two codes are nearly as near: {least}"
+    model.save(FOLDER / "image_vqvae.keras")
+    alone.save(FOLDER / "vector_quantizer.keras")
+    found = numbers(model, layer, images, z)
+    np.savez_compressed(FOLDER / "numbers.npz", images=images, z=z, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""VQVAE with a person's own encoder and decoder."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vqvae import VQVAE, VectorQuantizer
+from keras_vqvae.models.base import Model
+from tests.checks import assert_same, check_model, images, to_numpy
+
+layers = keras.layers
+
+
+def own(encoder: object = None, decoder: object = None, **kw: object) -> VQVAE:
+    dtype = kw.get("dtype")
+    encoder = encoder or keras.Sequential(
+        [layers.Conv2D(6, 4, 4, activation="gelu", dtype=dtype), layers.Conv2D(4, 1, dtype=dtype)]
+    )
+    decoder = decoder or keras.Sequential([layers.Conv2DTranspose(3, 4, 4, dtype=dtype)])
+    return VQVAE(encoder, VectorQuantizer(16, 4, seed=0, dtype=dtype), decoder, **kw)
+
+
+def test_shared_checks(tmp_path: Path) -> None:
+    encoder = (16 * 3 * 6 + 6) + (6 * 4 + 4)
+    check_model(lambda **kw: own(**kw), images(6), tmp_path, trainable=encoder + 16 * 4 * 3 + 3)
+
+
+def test_functional_networks() -> None:
+    x = keras.Input((8, 8, 3))
+    encoder = keras.Model(x, layers.Conv2D(4, 4, 4)(x))
+    z = keras.Input((2, 2, 4))
+    model = own(encoder, keras.Model(z, layers.Conv2DTranspose(3, 4, 4)(z)))
+    model.compile(optimizer="adam")
+    model.fit(images(8), verbose=0)
+    assert model.grid_shape == (2, 2) and model.image_shape == (8, 8, 3)
+    np.testing.assert_array_equal(model.encode(images(4)), to_numpy(model(images(4))["codes"]))
+
+
+def test_networks_that_behave_otherwise_in_training() -> None:
+    encoder = keras.Sequential(
+        [
+            layers.Conv2D(8, 4, 4),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Conv2D(4, 1),
+        ]
+    )
+    model = own(encoder)
+    model.compile(optimizer="adam")
+    model.fit(images(16), epochs=2, verbose=0)
+    x = images(8)
+    np.testing.assert_array_equal(model.encode(x), model.encode(x))
+    np.testing.assert_array_equal(model.encode(x), to_numpy(model(x, training=False)["codes"]))
+    moving = encoder.layers[1].moving_mean
+    before = to_numpy(moving).copy()
+    model.encode(x)
+    model.reconstruct(x)
+    np.testing.assert_array_equal(to_numpy(moving), before)
+
+
+def test_regularizers_count() -> None:
+    def loss(strength: float) -> dict:
+        keras.utils.set_random_seed(0)
+        regularizer = keras.regularizers.L2(strength)
+        encoder = keras.Sequential([layers.Conv2D(4, 4, 4, kernel_regularizer=regularizer)])
+        model = own(encoder)
+        model.compile(optimizer="sgd")
+        logs = model.evaluate(images(8), verbose=0, return_dict=True)
+        return logs | {"norm": float(np.square(to_numpy(encoder.layers[0].kernel)).sum())}
+
+    none, some = loss(0.0), loss(0.1)
+    assert some["loss"] == pytest.approx(none["loss"] + 0.1 * none["norm"], rel=1e-5)
+
+
+def test_trains_what_is_trainable() -> None:
+    model = own()
+    model(images(2))
+    model.encoder.trainable = False
+    before = to_numpy(model.encoder.weights)
+    model.compile(optimizer="sgd")
+    model.fit(images(8), verbose=0)
+    assert_same(model.encoder.weights, before)
+
+
+def test_what_is_known_only_when_built() -> None:
+    model = own()
+    for name in ("grid_shape", "compression_ratio"):
+        with pytest.raises(ValueError, match=f"{name} is known once the model is built"):
+            getattr(model, name)
+    assert model.num_codes == 16
+    model.build((None, 8, 8, 3))
+    assert model.grid_shape == (2, 2)
+
+
+def test_encode_of_a_model_not_yet_built() -> None:
+    assert own().encode(images(3)).shape == (3, 2, 2)
+
+
+BAD_NETWORKS = {
+    "decoder": ({"decoder": layers.Conv2DTranspose(1, 4, 4)}, (8, 8, 3),
+                r"decoder must give shape \(None, 8, 8, 3\) .*Gaussian, got \(None, 8, 8, 1\)"),
+    "divisible": ({}, (9, 8, 3), "sides of 9×8 must be divisible by the encoder's downsampling"),
+    "code_dim": ({"encoder": layers.Conv2D(5, 4, 4)}, (8, 8, 3),
+                 r"code_dim=4, got shape \(None, 2, 2, 5\)"),
+    "unknown side": ({}, (None, 8, 3), "height, width and channels known"),
+    "rank": ({}, (8, 8), r"shape \(batch, height, width, channels\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("networks, shape, message", BAD_NETWORKS.values(), ids=BAD_NETWORKS)
+def test_refuses_networks_that_do_not_fit(networks: dict, shape: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        own(**networks).build((None, *shape))
+
+
+def test_what_subclasses_must_have() -> None:
+    with pytest.raises(NotImplementedError):
+        Model().per_example_loss(None, {})
+    with pytest.raises(NotImplementedError):
+        Model().check_data(None)

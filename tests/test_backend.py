@@ -1,0 +1,82 @@
+"""What differs between the backends behaves alike on both."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vqvae import backend
+from tests.checks import floats, to_numpy
+
+SEEDS = {"int": 7, "vector": np.array([3, 4], "uint32")}
+
+
+@pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS)
+def test_uniforms(seed: object) -> None:
+    u = to_numpy(backend.uniforms((1000, 5), seed))
+    assert u.shape == (1000, 5) and u.dtype == "float32"
+    assert 0 <= u.min() and u.max() < 1
+    # Mean and variance of 5000 numbers, within 4 standard errors.
+    assert abs(u.mean() - 0.5) < 4 * np.sqrt(1 / 12 / 5000)
+    assert abs(u.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / 5000)
+    np.testing.assert_array_equal(to_numpy(backend.uniforms((1000, 5), seed)), u)
+    assert (to_numpy(backend.uniforms((1000, 5), 8)) != u).mean() > 0.99
+
+
+def test_uniforms_of_consecutive_generator_states() -> None:
+    generator = keras.random.SeedGenerator(1)
+    a, b = (to_numpy(backend.uniforms((100,), generator.next())) for _ in range(2))
+    assert (a != b).mean() > 0.9
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS)
+def test_uniforms_are_the_same_eagerly_in_graphs_and_under_xla(seed: object) -> None:
+    import tensorflow as tf
+
+    expected = backend.uniforms((50, 3), seed)
+    for jit_compile in (False, True):
+        compiled = tf.function(lambda s: backend.uniforms((50, 3), s), jit_compile=jit_compile)
+        np.testing.assert_array_equal(compiled(tf.constant(seed)), expected)
+    # The shape may be known only when the graph runs.
+    compiled = tf.function(lambda n: backend.uniforms((n, 3), seed))
+    np.testing.assert_array_equal(compiled(tf.constant(50)), expected)
+
+
+def test_jit_sees_new_values_of_variables() -> None:
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    traces = []
+
+    def fn(x: object) -> object:
+        traces.append(1)
+        return layer(x)
+
+    run = backend.jit(fn, layer)
+    x = ops.convert_to_tensor(floats((4, 3)))
+    for scale in (1.0, 2.0, 3.0):
+        layer.kernel.assign(np.full((3, 2), scale, "float32"))
+        np.testing.assert_allclose(to_numpy(run(x)), to_numpy(layer(x)), rtol=1e-5)
+    assert len(traces) == 1, "compiled more than once"
+
+
+def test_last_argmax() -> None:
+    scores = np.array([[1.0, 3.0, 3.0], [0.0, -1.0, -2.0]], "float32")
+    found = backend.last_argmax(ops.convert_to_tensor(scores))
+    np.testing.assert_array_equal(to_numpy(found), [1, 0])
+    assert keras.backend.standardize_dtype(found.dtype) == "int32"
+    more = floats((5, 6, 7))
+    np.testing.assert_array_equal(to_numpy(backend.last_argmax(more)), more.argmax(-1))
+
+
+def test_global_mean_of_one_device() -> None:
+    x = floats((5,))
+    assert float(backend.global_mean(ops.convert_to_tensor(x))) == pytest.approx(x.mean(), abs=1e-6)
+    assert float(backend.global_mean(ops.zeros((0,)))) == 0.0
+
+
+def test_outside_a_strategy_there_is_one_replica() -> None:
+    assert backend.num_replicas() == 1
+    first, total = backend.global_rows(7)
+    assert (int(first), int(total)) == (0, 7)
+    assert float(backend.all_reduce_sum(ops.ones(()))) == 1.0
