@@ -41,6 +41,11 @@ bench: .venv/installed .venv-peers/installed
 	.venv-next/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
+.venv-peers/installed: requirements/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --no-deps -r requirements/peers.txt
+	touch $@
+
 # Freezes the versions that the two .in files ask for; needs uv (pip install uv).
 EXTRAS = --extra examples --extra dev
 lock:

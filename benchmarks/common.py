@@ -27,7 +27,7 @@ def peers_python() -> Path:
     scripts = "Scripts/python.exe" if os.name == "nt" else "bin/python"
     python = Path(os.environ.get("PEERS_VENV", ROOT / ".venv-peers")) / scripts
     if not python.exists():
-        raise SystemExit("the peers are not installed: run `make .venv-peers`")
+        raise SystemExit("the peers are not installed: run `make .venv-peers/installed`")
     return python
 
 
@@ -165,6 +165,6 @@ def write(name: str, results: dict) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")
     if LOAD_AT_START and LOAD_AT_START > 0.5:
-        print(f"\nDO NOT QUOTE: the load was {LOAD_AT_START:.1f} at the start. Other work slows the")
-        print("two sides unequally (PyTorch's threads wait for each other): run on a quiet machine.")
+        print(f"\nDO NOT QUOTE: load {LOAD_AT_START:.1f} at the start. Other work slows the sides")
+        print("unequally (PyTorch's threads wait for each other): run on a quiet machine.")
     print(f"\nstored as {path.relative_to(ROOT)}")

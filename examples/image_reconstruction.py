@@ -18,7 +18,7 @@ from support import scores
 from support.checks import check_without_package
 from support.report import write_report
 
-from keras_vqvae import Gaussian, ImageVQVAE, callbacks, export_savedmodel
+from keras_vqvae import ImageVQVAE, callbacks, export_savedmodel
 from keras_vqvae.data import idx, images, vizdoom_recorder
 
 
@@ -50,7 +50,7 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     if path.exists():
         return keras.models.load_model(path)
     keras.utils.set_random_seed(0)
-    vqvae = ImageVQVAE(pictures.shape[1:], args.codes, hidden=args.hidden, likelihood=Gaussian(0.1))
+    vqvae = ImageVQVAE(pictures.shape[1:], args.codes, hidden=args.hidden)
     rate = keras.optimizers.schedules.CosineDecay(
         1e-4, args.epochs * args.steps, alpha=0.1, warmup_target=args.rate, warmup_steps=100
     )
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--size", type=int, default=64, help="side of pictures from folder or TFDS")
+    parser.add_argument("--size", type=int, default=64, help="side of pictures, folder or TFDS")
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
     parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
     parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
@@ -103,7 +103,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=150, help="steps an epoch, of 32 pictures")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: cannot write to {args.out}: {error}")
     pictures, unseen = load(args)
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
 

@@ -27,11 +27,13 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
     """
     z, codebook = ops.stop_gradient(z), ops.stop_gradient(codebook)
     num_codes, code_dim = codebook.shape
-    half_norms = 0.5 * ops.sum(ops.square(codebook), axis=1)
-    transposed = ops.transpose(codebook)
+    # Scores z·e - |e|²/2 as one product: a column of ones beside z meets a row of -|e|²/2.
+    half_norms = 0.5 * ops.sum(ops.square(codebook), axis=1, keepdims=True)
+    weights = ops.transpose(ops.concatenate([codebook, -half_norms], axis=1))
+    z = ops.concatenate([z, ops.ones_like(z[:, :1])], axis=1)
 
     def search(chunk: Tensor) -> Tensor:
-        return backend.last_argmax(ops.matmul(chunk, transposed) - half_norms)
+        return backend.last_argmax(ops.matmul(chunk, weights))
 
     most = max(1, SCORES_PER_CHUNK // num_codes)
     rows = ops.shape(z)[0]
@@ -40,8 +42,8 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
     # Whole chunks, and at least one: stacking the results of none fails in TensorFlow.
     size = most if isinstance(rows, int) else ops.clip(rows, 1, most)
     count = -(-rows // size) if isinstance(rows, int) else ops.maximum(-(-rows // size), 1)
-    padding = ops.zeros((count * size - rows, code_dim), "float32")
-    chunks = ops.reshape(ops.concatenate([z, padding]), (-1, size, code_dim))
+    padding = ops.zeros((count * size - rows, code_dim + 1), "float32")
+    chunks = ops.reshape(ops.concatenate([z, padding]), (-1, size, code_dim + 1))
     return ops.reshape(backend.map_chunks(search, chunks), (-1,))[:rows]
 
 

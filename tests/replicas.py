@@ -64,7 +64,7 @@ def _rows(count: int) -> Callable[[], tuple]:
 
 def _image_vqvae(**options: Any) -> Callable[[], keras.Model]:
     def make() -> keras.Model:
-        quantizer = VectorQuantizer(16, 4, seed=1, **options)
+        quantizer = VectorQuantizer(32, 4, seed=1, **options)
         return ImageVQVAE((8, 8, 3), quantizer=quantizer, hidden=8, residual_blocks=1)
 
     return make
@@ -84,7 +84,7 @@ def _own_networks() -> keras.Model:
 
 def _alone(**options: Any) -> Callable[[], keras.Model]:
     def make() -> keras.Model:
-        quantizer = VectorQuantizer(8, 4, seed=1, **options)
+        quantizer = VectorQuantizer(16, 4, seed=1, **options)
         dense = keras.layers.Dense
         return keras.Sequential([keras.Input((5,)), dense(4), quantizer, dense(2)])
 
@@ -93,19 +93,19 @@ def _alone(**options: Any) -> Callable[[], keras.Model]:
 
 # 57 = 3*16 + 9: the last batch is uneven. 49 = 3*16 + 1: it leaves replicas without an example.
 CASES = {
-    "ema_restarts_uneven": Case(_image_vqvae(expiry=0.08, decay=0.6), _images(57), restarts=True),
+    "ema_restarts_uneven": Case(_image_vqvae(expiry=0.09, decay=0.5), _images(57), restarts=True),
     "ema_restarts_empty_replica": Case(
-        _image_vqvae(expiry=0.08, decay=0.6), _images(49), restarts=True
+        _image_vqvae(expiry=0.09, decay=0.5), _images(49), restarts=True
     ),
     "gradient_codebook": Case(
-        _image_vqvae(codebook="gradient", expiry=0.08, decay=0.6), _images(57), restarts=True
+        _image_vqvae(codebook="gradient", expiry=0.09, decay=0.5), _images(57), restarts=True
     ),
     "own_networks_with_regularizers": Case(_own_networks, _images(49)),
     # With `add_loss`: Keras logs a wrong loss, and its own "mse" is a mean of the replicas' means,
     # right only for even batches.
     "layer_alone": Case(_alone(), _rows(64), compare_logs=False, loss="mse"),
     "layer_alone_uneven": Case(
-        _alone(codebook="gradient", expiry=0.08, decay=0.6),
+        _alone(codebook="gradient", expiry=0.09, decay=0.2),
         lambda: _rows(57)()[0],
         compare_logs=False,
         restarts=True,

@@ -58,11 +58,16 @@ def numbers(model: keras.Model, layer: VectorQuantizer, images: np.ndarray, z: n
 def main() -> None:
     keras.utils.set_random_seed(SEED)
     images = pictures()
-    model = ImageVQVAE(
-        (8, 12, 3), 8, 4, downsampling=4, hidden=8, residual_hidden=4, residual_blocks=1,
-        quantizer=quantizer(), likelihood=Gaussian(scale=0.22, levels=256),
-    )  # fmt: skip
-    model.adapt(images)
+    options = {"downsampling": 4, "hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
+    trained, model = (
+        ImageVQVAE((8, 12, 3), quantizer=quantizer(), likelihood=Gaussian(0.22, 256), **options)
+        for _ in range(2)
+    )
+    # Some training, for numbers of the size that they have in use; stored without an optimizer.
+    trained.compile(optimizer=keras.optimizers.Adam(1e-2))
+    trained.fit(images, batch_size=len(images), epochs=100, verbose=0)
+    trained.adapt(images)
+    model.set_weights(trained.get_weights())
     layer = quantizer()
     alone = keras.Sequential([keras.Input((4,)), layer])
     z = np.random.default_rng(SEED).normal(size=(40, 4)).astype("float32")

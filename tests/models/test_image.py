@@ -43,11 +43,13 @@ def test_shared_checks_of_another_form(tmp_path: Path) -> None:
 
 
 def test_fit_lowers_the_loss_and_logs() -> None:
+    # Another seed than all other tests': from some a network of 8 channels does not get away.
+    keras.utils.set_random_seed(1)
     model = small()
     model.compile(optimizer=keras.optimizers.Adam(1e-2))
     # Pictures of one grey level each.
     x = np.broadcast_to(np.arange(0, 256, 8, dtype="uint8")[:, None, None, None], (32, 8, 8, 3))
-    history = model.fit(x, batch_size=16, epochs=15, verbose=0, validation_data=x[:8]).history
+    history = model.fit(x, batch_size=16, epochs=20, verbose=0, validation_data=x[:8]).history
     names = {
         "loss",
         "reconstruction_loss",
@@ -57,7 +59,7 @@ def test_fit_lowers_the_loss_and_logs() -> None:
         "bits_per_code",
     }
     assert set(history) == names | {f"val_{name}" for name in names}
-    assert history["loss"][-1] < history["loss"][0] - 0.3
+    assert history["loss"][-1] < history["loss"][0] - 1
     sums = np.add(history["reconstruction_loss"], history["quantizer_loss"])
     np.testing.assert_allclose(history["loss"], sums, rtol=1e-5)
     assert all(1 <= p <= 16 for p in history["perplexity"])
