@@ -50,7 +50,8 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     if path.exists():
         return keras.models.load_model(path)
     keras.utils.set_random_seed(0)
-    vqvae = ImageVQVAE(pictures.shape[1:], args.codes, hidden=args.hidden)
+    shape = pictures.shape[1:]
+    vqvae = ImageVQVAE(shape, args.codes, code_dim=32, hidden=args.hidden, residual_hidden=32)
     rate = keras.optimizers.schedules.CosineDecay(
         1e-4, args.epochs * args.steps, alpha=0.1, warmup_target=args.rate, warmup_steps=100
     )
@@ -98,9 +99,9 @@ def main() -> None:
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
     parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
     parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
-    parser.add_argument("--hidden", type=int, default=64, help="channels; the paper has 256")
+    parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--steps", type=int, default=150, help="steps an epoch, of 32 pictures")
     args = parser.parse_args()
     try:

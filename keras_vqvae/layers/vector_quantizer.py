@@ -209,7 +209,6 @@ class VectorQuantizer(keras.layers.Layer):
         rows = rows[random.permutation(len(rows))[: rows_per_code * self.num_codes]]
         codebook = rows[random.integers(len(rows), size=self.num_codes)]
         codebook[: len(rows)] = rows[: self.num_codes]  # distinct rows as far as they go
-        mean_use = len(rows) / self.num_codes
         for _ in range(iterations):
             codes = functional.nearest_codes(
                 ops.convert_to_tensor(rows), ops.convert_to_tensor(codebook)
@@ -221,7 +220,8 @@ class VectorQuantizer(keras.layers.Layer):
             used = counts > 0
             codebook[used] = sums[used] / counts[used, None]
             codebook[~used] = rows[random.integers(len(rows), size=np.sum(~used))]
-        self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), mean_use)
+        # How many rows a training step will have is not known here; a count of one is light.
+        self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), 1.0)
         self._started.assign(1.0)
 
     def _rows_for_codes(self, rows: Tensor) -> tuple[Tensor, Tensor]:
