@@ -53,12 +53,12 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     shape = pictures.shape[1:]
     vqvae = ImageVQVAE(shape, args.codes, code_dim=32, hidden=args.hidden, residual_hidden=32)
     rate = keras.optimizers.schedules.CosineDecay(
-        1e-4, args.epochs * args.steps, alpha=0.1, warmup_target=args.rate, warmup_steps=100
+        1e-4, args.epochs * args.steps, alpha=0.01, warmup_target=args.rate, warmup_steps=100
     )
     vqvae.compile(keras.optimizers.Adam(rate))
     vqvae.summary()
     vqvae.fit(
-        images.from_array(pictures, batch_size=32, seed=0, repeat=True),
+        images.from_array(pictures, batch_size=8, seed=0, repeat=True),
         steps_per_epoch=args.steps,
         epochs=args.epochs,
         validation_data=images.from_array(unseen),
@@ -100,9 +100,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
     parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
     parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
-    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--epochs", type=int, default=18)
-    parser.add_argument("--steps", type=int, default=150, help="steps an epoch, of 32 pictures")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--epochs", type=int, default=19)
+    parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
     args = parser.parse_args()
     try:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,8 @@ def _curves(history: Path, path: Path) -> None:
         axis.plot(series[f"val_{name}"], label="unseen")
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
+    if len(rows) > 2:  # the first epochs would flatten the rest
+        axes[0].set_ylim(top=max(series["loss"][1], series["val_loss"][1]), auto=None)
     axes[0].legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
