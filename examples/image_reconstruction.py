@@ -9,7 +9,6 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import keras
@@ -17,6 +16,7 @@ import numpy as np
 from support import scores
 from support.checks import check_without_package
 from support.report import write_report
+from support.runs import open_run, write_json
 
 from keras_vqvae import ImageVQVAE, callbacks, export_savedmodel
 from keras_vqvae.data import idx, images, vizdoom_recorder
@@ -51,9 +51,9 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
         return keras.models.load_model(path)
     keras.utils.set_random_seed(0)
     shape = pictures.shape[1:]
-    vqvae = ImageVQVAE(shape, args.codes, code_dim=32, hidden=args.hidden, residual_hidden=32)
+    vqvae = ImageVQVAE(shape, code_dim=32, hidden=args.hidden, residual_hidden=32)
     rate = keras.optimizers.schedules.CosineDecay(
-        1e-4, args.epochs * args.steps, alpha=0.01, warmup_target=args.rate, warmup_steps=100
+        1e-4, args.epochs * args.steps, alpha=0.01, warmup_target=1e-3, warmup_steps=100
     )
     vqvae.compile(keras.optimizers.Adam(rate))
     vqvae.summary()
@@ -63,14 +63,14 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
         epochs=args.epochs,
         validation_data=images.from_array(unseen),
         callbacks=[
-            keras.callbacks.BackupAndRestore(args.out / "backup"),
+            keras.callbacks.BackupAndRestore(args.out / "backup", delete_checkpoint=False),
             keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
             callbacks.ReconstructionPictures(unseen[:12], args.out / "training", every=5),
             callbacks.CodebookHistogram(args.out / "training", every=5),
         ],
     )
     vqvae.save(args.out / "unfinished.keras")
-    (args.out / "unfinished.keras").rename(path)
+    (args.out / "unfinished.keras").replace(path)
     return vqvae
 
 
@@ -94,27 +94,22 @@ def evaluate(args: argparse.Namespace, vqvae: ImageVQVAE, seen: np.ndarray, unse
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
     parser.add_argument("--size", type=int, default=64, help="side of pictures, folder or TFDS")
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
     parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
-    parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
     parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--epochs", type=int, default=19)
     parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
     args = parser.parse_args()
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--out: cannot write to {args.out}: {error}")
+    args.out = open_run(args.out or Path("runs") / Path(args.data).name, vars(args), parser.error)
     pictures, unseen = load(args)
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
 
     metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
     if not metrics_path.exists():
         metrics = evaluate(args, vqvae, pictures[:: max(1, len(pictures) // 5000)], unseen)
-        metrics_path.write_text(json.dumps(metrics, indent=2))
+        write_json(metrics_path, metrics)
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel)
     check_without_package(vqvae, savedmodel, np.concatenate([x[:16] for x in unseen.values()]))
@@ -122,4 +117,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,5 +1,6 @@
 """Callbacks that show what a model does, in TensorBoard and as PNG files."""
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ class ReconstructionPictures(_Show):
         super().__init__(folder, every)
         self.images = np.asarray(images)
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self.model.check_data(self.images)
+        if len(self.images) == 0 or self.images.shape[-1] not in (1, 3):
+            raise ValueError(
+                f"images must be at least one picture of 1 or 3 channels, got {self.images.shape}"
+            )
+
     def show(self, epoch: int) -> None:
         rows = (self.images, self.model.reconstruct(self.images))
         picture = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
@@ -71,8 +80,8 @@ class ReconstructionPictures(_Show):
 class CodebookHistogram(_Show):
     """How often each code was used in the epoch, most used first, on a logarithmic scale.
 
-    Reads the counts that the model's `CodeUsage` has gathered, so it costs nothing. The picture
-    file needs matplotlib (extra `examples`); TensorBoard gets the counts either way.
+    Reads the counts that the model's `CodeUsage` has gathered, so it costs nothing. Needs
+    matplotlib (extra `examples`).
 
     Args:
         folder: where the event file and `codebook_EPOCH.png` go.
@@ -81,7 +90,12 @@ class CodebookHistogram(_Show):
 
     def __init__(self, folder: str | os.PathLike, every: int = 1) -> None:
         super().__init__(folder, every)
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ImportError('CodebookHistogram needs: pip install "keras_vqvae[examples]"')
         self._counts: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._counts = None
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._read()  # validation resets the metrics before the epoch ends
@@ -95,15 +109,12 @@ class CodebookHistogram(_Show):
         counts = np.sort(self._counts)[::-1]
         tf.summary.histogram("code_counts", counts)
         self._picture("codebook", _bars(counts), epoch)
-        self._counts = None
 
 
 def _bars(counts: np.ndarray) -> np.ndarray:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('CodebookHistogram needs: pip install "keras_vqvae[examples]"') from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     axes.bar(np.arange(len(counts)), counts, width=1.0)

@@ -28,8 +28,11 @@ def export_savedmodel(vqvae: VQVAE, path: str | os.PathLike) -> None:
     ```python
     export_savedmodel(vqvae, "served/doom/1")
     served = tf.saved_model.load("served/doom/1")
-    codes = served.encode(images)["codes"]
+    codes = served.signatures["encode"](images=tf.constant(images))["codes"]
     ```
+
+    Call the `signatures`, with tensors, as a server does: `served.encode(array)` works too, but
+    there TensorFlow casts an array of another dtype in silence.
 
     Args:
         vqvae: a built model.
@@ -42,6 +45,11 @@ def export_savedmodel(vqvae: VQVAE, path: str | os.PathLike) -> None:
     if not isinstance(vqvae, VQVAE) or not vqvae.built:
         raise ValueError(
             f"vqvae must be a built VQVAE (fit it, or call it on a batch), got {vqvae!r}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "export_savedmodel needs the TensorFlow backend: save the weights, and export from a "
+            "process with KERAS_BACKEND=tensorflow"
         )
     path = Path(path)
     _check_folder(path)

@@ -33,7 +33,7 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
     z = ops.concatenate([z, ops.ones_like(z[:, :1])], axis=1)
 
     def search(chunk: Tensor) -> Tensor:
-        return backend.last_argmax(ops.matmul(chunk, weights))
+        return backend.argmax(backend.matmul(chunk, weights))
 
     most = max(1, SCORES_PER_CHUNK // num_codes)
     rows = ops.shape(z)[0]

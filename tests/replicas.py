@@ -10,7 +10,6 @@ A new model joins by one entry in `CASES`.
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -116,22 +115,17 @@ CASES = {
 class _Restarts(keras.callbacks.Callback):
     """Counts restarts."""
 
-    def __init__(self, model: keras.Model, examples: int, batch_size: int) -> None:
+    def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self.quantizer = _quantizer(model)
-        self.rows_per_example = math.prod(getattr(model, "grid_shape", ()))
-        self.examples = examples
-        self.batch_size = batch_size
         self.count = 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if self.quantizer is None:
             return
         # A restart gives a code this count, to the bit; other codes reach it by no likely chance.
-        rows = min(self.batch_size, self.examples - batch * self.batch_size) * self.rows_per_example
-        restarted = FRESH_USE * rows / self.quantizer.num_codes
         counts = self.quantizer._counts.numpy()
-        self.count += int(np.isclose(counts, restarted, rtol=1e-6, atol=0.0).sum())
+        self.count += int(np.isclose(counts, FRESH_USE, rtol=1e-6, atol=0.0).sum())
 
 
 def _quantizer(model: keras.Model) -> VectorQuantizer | None:
@@ -150,7 +144,7 @@ def _train(case: Case, weights: list | None) -> dict:
     initial = [v.numpy() for v in model.weights]
     # No momentum, no adaptivity: those amplify rounding.
     model.compile(optimizer=keras.optimizers.SGD(0.05), loss=case.loss)
-    restarts = _Restarts(model, len(x), case.batch_size)
+    restarts = _Restarts(model)
     options = {"batch_size": case.batch_size, "verbose": 0}
     epochs = STEPS // -(-len(x) // case.batch_size)
     targets = {} if y is None else {"y": y}

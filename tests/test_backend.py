@@ -60,13 +60,13 @@ def test_jit_sees_new_values_of_variables() -> None:
     assert len(traces) == 1, "compiled more than once"
 
 
-def test_last_argmax() -> None:
+def test_argmax() -> None:
     scores = np.array([[1.0, 3.0, 3.0], [0.0, -1.0, -2.0]], "float32")
-    found = backend.last_argmax(ops.convert_to_tensor(scores))
+    found = backend.argmax(ops.convert_to_tensor(scores))
     np.testing.assert_array_equal(to_numpy(found), [1, 0])
     assert keras.backend.standardize_dtype(found.dtype) == "int32"
     more = floats((5, 6, 7))
-    np.testing.assert_array_equal(to_numpy(backend.last_argmax(more)), more.argmax(-1))
+    np.testing.assert_array_equal(to_numpy(backend.argmax(more)), more.argmax(-1))
 
 
 def test_global_mean_of_one_device() -> None:

@@ -34,8 +34,8 @@ def results(devices: int) -> dict:
     return found
 
 
-# One worker runs all cases of a number of devices: with xdist, `--dist loadgroup` keeps them
-# together, and without it the process is started at most once a worker.
+# One worker runs all cases of a number of devices: with xdist, `--dist loadfile` keeps them
+# together.
 @pytest.mark.parametrize(
     "devices", [pytest.param(n, marks=pytest.mark.xdist_group(f"replicas{n}")) for n in (2, 4)]
 )

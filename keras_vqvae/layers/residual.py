@@ -27,8 +27,10 @@ def stage_strides(rank: int, downsampling: int | tuple) -> list[tuple]:
         rank: number of axes.
         downsampling: a power of two, for all axes or one for each.
     """
-    factors = (downsampling,) * rank if isinstance(downsampling, int) else tuple(downsampling)
-    if len(factors) != rank or any(f < 1 or f & (f - 1) for f in factors):
+    factors: tuple = (downsampling,) * rank
+    if isinstance(downsampling, (tuple, list)):
+        factors = tuple(downsampling)
+    if len(factors) != rank or any(not isinstance(f, int) or f < 1 or f & (f - 1) for f in factors):
         raise ValueError(
             f"downsampling must be a power of two, or {rank} of them, got {downsampling!r}"
         )

@@ -10,8 +10,8 @@ from keras import ops
 from keras_vqvae import backend, functional
 from keras_vqvae.backend import Tensor
 
-# Moving count of a code just started or restarted, as a fraction of the mean use N/K. So light a
-# code goes where the next rows it wins are, and one that wins none soon expires again.
+# Moving count of a code just started or restarted, where 1 is the mean use. So light a code goes
+# where the next rows it wins are, and one that wins none soon expires again.
 FRESH_USE = 0.1
 
 
@@ -36,12 +36,14 @@ class VectorQuantizer(keras.layers.Layer):
 
     - `codebook="ema"`: `beta * |z - sg[e]|^2`. The codes are exponential moving averages
       (appendix A.1): `n <- d*n + (1-d)*count`, `s <- d*s + (1-d)*sum`, `e = s / n'`, where
-      `n' = (n + eps) / (sum(n) + K*eps) * sum(n)`; n itself is stored unsmoothed.
+      `n' = (n + eps) / (sum(n) + K*eps) * sum(n)`; n itself is stored unsmoothed. Counts and sums
+      are in units of the mean use N/K, with N rows a step, so that they keep their meaning when
+      the batch size changes.
     - `codebook="gradient"`: `|sg[z] - e|^2 + beta * |z - sg[e]|^2` (eq. 3), codes by gradient.
 
     The codebook starts from rows of the first training batch (or from `adapt`). After each
-    training step, a code whose moving count has fallen under `expiry * N/K`, with N rows a step,
-    is dead: vector, sum and count are restarted from a row of that batch. Under `tf.distribute`
+    training step, a code whose moving count has fallen under `expiry` times the mean use is dead:
+    vector, sum and count are restarted from a row of that batch. Under `tf.distribute`
     counts, sums and rows are those of the global batch, so that all replicas stay alike.
     Statistics that are not finite are not taken in.
 
@@ -82,8 +84,13 @@ class VectorQuantizer(keras.layers.Layer):
         if codebook not in ("ema", "gradient"):
             raise ValueError(f"codebook must be 'ema' or 'gradient', got {codebook!r}")
         for name, value in (("num_codes", num_codes), ("code_dim", code_dim)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        if commitment < 0 or epsilon <= 0:
+            raise ValueError(
+                "commitment must not be negative and epsilon must be positive, "
+                f"got commitment={commitment}, epsilon={epsilon}"
+            )
         for name, fraction in (("decay", decay), ("expiry", expiry)):
             if not 0 <= fraction < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {fraction}")
@@ -180,6 +187,7 @@ class VectorQuantizer(keras.layers.Layer):
         """Vectors of `codes` `(batch, ...)` int32: `(batch, ..., code_dim)`, in [0, num_codes)."""
         if not self.built:
             raise ValueError(f"{self.name} has no codebook yet: call it, fit or adapt it first")
+        codes = ops.cast(codes, "int32")
         return ops.cast(ops.take(self.embeddings, codes, axis=0), self.compute_dtype)
 
     def adapt(self, data: Any, iterations: int = 10, rows_per_code: int = 256) -> None:
@@ -189,13 +197,18 @@ class VectorQuantizer(keras.layers.Layer):
             data: vectors to be quantised, `(batch, ..., code_dim)`: an array, or an iterable of
                 batches such as a `tf.data.Dataset`.
             iterations: Lloyd iterations.
-            rows_per_code: at most `rows_per_code * num_codes` vectors are used, drawn at random.
+            rows_per_code: no more batches are read than give `rows_per_code * num_codes` vectors;
+                of these that many are drawn at random.
 
         Raises:
             ValueError: `data` holds no vector, vectors of another size, or values not finite.
         """
         batches: Iterable = [data] if hasattr(data, "shape") else data
-        parts = [np.asarray(ops.convert_to_numpy(batch), "float32") for batch in batches]
+        parts: list = []
+        for batch in batches:
+            parts.append(np.asarray(ops.convert_to_numpy(batch), "float32"))
+            if sum(part.size for part in parts) >= rows_per_code * self.num_codes * self.code_dim:
+                break
         if not sum(part.size for part in parts):
             raise ValueError("adapt() needs at least one vector, got an empty dataset")
         if not self.built:
@@ -220,7 +233,6 @@ class VectorQuantizer(keras.layers.Layer):
             used = counts > 0
             codebook[used] = sums[used] / counts[used, None]
             codebook[~used] = rows[random.integers(len(rows), size=np.sum(~used))]
-        # How many rows a training step will have is not known here; a count of one is light.
         self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), 1.0)
         self._started.assign(1.0)
 
@@ -243,7 +255,7 @@ class VectorQuantizer(keras.layers.Layer):
     def _start(self, fresh: Tensor, mean_use: Tensor) -> None:
         usable = ops.logical_and(ops.all(ops.isfinite(fresh)), mean_use > 0)
         start = ops.logical_and(self._started < 0.5, usable)
-        self._replace(start, fresh, FRESH_USE * mean_use)
+        self._replace(start, fresh, FRESH_USE)
         _assign_where(self._started, start, 1.0)
 
     def _move(self, rows: Tensor, codes: Tensor, fresh: Tensor, mean_use: Tensor) -> None:
@@ -252,19 +264,20 @@ class VectorQuantizer(keras.layers.Layer):
             list(functional.code_statistics(ops.stop_gradient(rows), codes, self.num_codes))
         )
         usable = ops.logical_and(ops.all(ops.isfinite(sums)), mean_use > 0)
-        d = ops.where(usable, self.decay, 1.0)
-        counts = d * self._counts + (1 - d) * counts
+        share = (1.0 - self.decay) / ops.maximum(mean_use, 1e-30)
+        d, share = ops.where(usable, self.decay, 1.0), ops.where(usable, share, 0.0)
+        counts = d * self._counts + share * counts
         self._counts.assign(counts)
         if self.codebook == "ema":
-            self._sums.assign(d * self._sums + (1 - d) * ops.where(usable, sums, 0.0))
+            self._sums.assign(d * self._sums + share * ops.where(usable, sums, 0.0))
             total = ops.sum(counts)
             smoothed = (counts + self.epsilon) / (total + self.num_codes * self.epsilon) * total
             moved = self._sums / smoothed[:, None]
             _assign_where(self._base, usable, moved)
-        dead = ops.logical_and(usable, counts < self.expiry * mean_use)
-        self._replace(dead, fresh, FRESH_USE * mean_use)
+        dead = ops.logical_and(usable, counts < self.expiry)
+        self._replace(dead, fresh, FRESH_USE)
 
-    def _replace(self, which: Tensor, vectors: Tensor, count: Tensor) -> None:
+    def _replace(self, which: Tensor, vectors: Tensor, count: float) -> None:
         """Gives the codes that `which` (boolean, a scalar or one a code) names new vectors."""
         rows = which if len(which.shape) == 0 else which[:, None]
         if self.codebook == "ema":

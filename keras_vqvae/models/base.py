@@ -26,18 +26,52 @@ class Model(keras.Model):
         """Raises `ValueError` where an array or tensor `x` is no data for this model."""
         raise NotImplementedError
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
         """`keras.Model.fit`, without targets: `fit(data)`, an array or a `tf.data.Dataset`."""
         self._check_target(y)
         if kwargs.get("sample_weight") is not None:  # Keras drops it where there is no y
             raise ValueError("sample_weight is not supported: every example counts alike")
+        if self.compiled and self.loss is not None:
+            raise ValueError(
+                f"{type(self).__name__} has its own loss, but compile() got loss={self.loss!r}. "
+                "Another distance is another likelihood=..."
+            )
+        self._check_input("fit", x)
+        validation = kwargs.get("validation_data")
+        if validation is not None and not isinstance(validation, tuple):
+            self._check_input("fit", validation)
+        if not self.built:  # BackupAndRestore wants a built model
+            spec = getattr(x, "element_spec", x)
+            if getattr(spec, "shape", None) is not None:
+                self.build((None, *spec.shape[1:]))
+        return super().fit(x, None, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.evaluate`, without targets."""
+        self._check_target(y)
+        self._check_input("evaluate", x)
+        return super().evaluate(x, None, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.predict`: what `call` returns, for all of `x`."""
+        self._check_input("predict", x)
+        return super().predict(x, *args, **kwargs)
+
+    def _check_input(self, caller: str, x: Any) -> None:
         if hasattr(x, "shape"):
             self.check_data(x)
-            if x.shape[0] == 0:
-                raise ValueError(f"fit() needs at least one example, got x of shape {x.shape}")
-        elif hasattr(x, "cardinality") and int(x.cardinality()) == 0:
-            raise ValueError("fit() needs at least one batch, got an empty dataset as x")
-        return super().fit(x, **kwargs)
+            empty = x.shape[0] == 0
+        elif hasattr(x, "cardinality"):
+            empty = int(x.cardinality()) == 0
+        elif isinstance(x, (list, tuple, dict)) or x is None:
+            self.check_data(x)
+            return
+        else:
+            return
+        if empty:
+            raise ValueError(f"{caller}() needs at least one example, got an empty x: {x!r:.200}")
 
     def compute_loss(
         self,

@@ -50,6 +50,16 @@ class ImageVQVAE(VQVAE):
         image_shape = tuple(image_shape)
         if len(image_shape) != 3:
             raise ValueError(f"image_shape must be (height, width, channels), got {image_shape}")
+        if any(not isinstance(side, int) or side < 1 for side in image_shape):
+            raise ValueError(f"image_shape must be three positive integers, got {image_shape}")
+        if quantizer is not None:
+            own = {"num_codes": (num_codes, 512), "code_dim": (code_dim, 64)}
+            for name, (given, default) in (own | {"commitment": (commitment, 0.25)}).items():
+                if given not in (default, getattr(quantizer, name, default)):
+                    raise ValueError(
+                        f"{name}={given} contradicts the quantizer's {getattr(quantizer, name)}; "
+                        "leave it out"
+                    )
         strides = stage_strides(2, downsampling)
         for axis, side in enumerate(image_shape[:2]):
             factor = 2 ** sum(stride[axis] == 2 for stride in strides)

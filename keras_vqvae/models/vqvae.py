@@ -81,6 +81,9 @@ class VQVAE(Model):
 
     def _check_networks(self, image: tuple, decoded: tuple) -> None:
         grid = self._grid_shape or ()
+        expected = (*image[:-1], image[-1] * self.likelihood.num_outputs)
+        if tuple(decoded) == expected:
+            return
         if len(grid) == 2 and any(
             g is None or side % g for side, g in zip(image[1:3], grid, strict=True)
         ):
@@ -88,12 +91,10 @@ class VQVAE(Model):
                 f"image_shape: sides of {image[1]}×{image[2]} must be divisible by the encoder's "
                 f"downsampling, but it gives a grid of {grid}"
             )
-        expected = (*image[:-1], image[-1] * self.likelihood.num_outputs)
-        if tuple(decoded) != expected:
-            raise ValueError(
-                f"decoder must give shape {expected} for images of shape {image} and the "
-                f"likelihood {type(self.likelihood).__name__}, got {tuple(decoded)}"
-            )
+        raise ValueError(
+            f"decoder must give shape {expected} for images of shape {image} and the "
+            f"likelihood {type(self.likelihood).__name__}, got {tuple(decoded)}"
+        )
 
     @property
     def input_dtype(self) -> str:
@@ -122,6 +123,12 @@ class VQVAE(Model):
 
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where `x` is not uint8 pictures of this model's shape."""
+        if not hasattr(x, "dtype"):
+            raise ValueError(
+                f"images must be one uint8 array or tensor, got a {type(x).__name__}. Of a dataset "
+                'of dicts take dataset.map(lambda d: d["image"]), of pairs '
+                "dataset.map(lambda x, y: x)"
+            )
         dtype = keras.backend.standardize_dtype(x.dtype)
         if dtype != "uint8":
             cure = "round and cast to uint8 grey levels 0..255, multiplying by 255 where they are "
@@ -167,7 +174,7 @@ class VQVAE(Model):
         self.check_data(images)
         batch = ops.shape(images)[0]
         x = functional.pixels_to_unit(functional.never_empty(images), self.compute_dtype)
-        return self.encoder(x)[:batch]
+        return self.encoder(x, training=False)[:batch]
 
     def _decoded(self, quantized: Tensor, training: bool = False) -> Tensor:
         batch = ops.shape(quantized)[0]

@@ -78,22 +78,22 @@ class NumpyEMA:
     def step(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
         k, d, mean_use = self.layer.num_codes, self.layer.decay, len(z) / self.layer.num_codes
         if not self.started:
-            self.codes, self.counts = rows.copy(), np.full(k, FRESH_USE * mean_use)
-            self.sums = rows * FRESH_USE * mean_use
+            self.codes, self.counts = rows.copy(), np.full(k, FRESH_USE)
+            self.sums = rows * FRESH_USE
             self.started = True
         nearest = numpy_nearest(z, self.codes)
         quantized = self.codes[nearest]
         count, total = np.zeros(k), np.zeros_like(self.sums)
         np.add.at(count, nearest, 1)
         np.add.at(total, nearest, z)
-        self.counts = d * self.counts + (1 - d) * count
-        self.sums = d * self.sums + (1 - d) * total
+        self.counts = d * self.counts + (1 - d) * count / mean_use
+        self.sums = d * self.sums + (1 - d) * total / mean_use
         n = self.counts.sum()
         eps = self.layer.epsilon
         self.codes = self.sums / ((self.counts + eps) / (n + k * eps) * n)[:, None]
-        dead = self.counts < self.layer.expiry * mean_use
-        self.codes[dead], self.counts[dead] = rows[dead], FRESH_USE * mean_use
-        self.sums[dead] = rows[dead] * FRESH_USE * mean_use
+        dead = self.counts < self.layer.expiry
+        self.codes[dead], self.counts[dead] = rows[dead], FRESH_USE
+        self.sums[dead] = rows[dead] * FRESH_USE
         self.restarts += dead.sum()
         return quantized
 
@@ -289,9 +289,7 @@ def test_gradient_codebook_restarts_dead_codes_from_rows() -> None:
     codes = np.delete(to_numpy(layer.embeddings), winner, axis=0)
     distances = np.abs(codes[:, None] - z[None]).max(-1).min(1)
     assert distances.max() < 1e-4, "restarted codes are rows of the batch"
-    np.testing.assert_array_equal(
-        np.delete(to_numpy(layer._counts), winner), np.float32(4 * FRESH_USE)
-    )
+    np.testing.assert_array_equal(np.delete(to_numpy(layer._counts), winner), np.float32(FRESH_USE))
 
 
 def test_add_loss_is_the_mean_of_the_losses_of_the_examples() -> None:
@@ -375,6 +373,23 @@ def test_adapt_is_better_than_random_rows() -> None:
     assert float(adapted._started) == 1.0
 
 
+@pytest.mark.parametrize("rows_a_code", [1, 16, 1000])
+def test_a_step_of_any_size_keeps_what_adapt_or_training_found(rows_a_code: int) -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(0, 10, (16, 4))
+    layer = VectorQuantizer(16, 4, seed=0)
+    layer.adapt(blobs(random, centres, 4000))
+    before = to_numpy(layer.embeddings)
+    layer(blobs(random, centres, 16 * rows_a_code), training=True)
+    moved = np.abs(to_numpy(layer.embeddings) - before).max(-1)
+    assert (moved < 1).all()  # an expired code would have jumped to another row
+    for _ in range(300):
+        layer(blobs(random, centres, 64), training=True)
+    before = to_numpy(layer.embeddings)
+    layer(blobs(random, centres, 16 * rows_a_code), training=True)
+    assert np.mean(np.abs(to_numpy(layer.embeddings) - before).max(-1) < 1) > 0.9
+
+
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_adapt_ends_where_codes_are_the_means_of_their_rows(codebook: str) -> None:
     z = (np.eye(4)[np.arange(400) % 4] * 20 + floats((400, 4))).astype("float32")
@@ -426,8 +441,8 @@ def test_adapt_refuses(data: object, message: str, built: bool) -> None:
 
 
 BAD_ARGUMENTS = [
-    ({"num_codes": 0}, "num_codes must be at least 1, got 0"),
-    ({"code_dim": -1}, "code_dim must be at least 1, got -1"),
+    ({"num_codes": 0}, "num_codes must be an integer of at least 1, got 0"),
+    ({"code_dim": -1}, "code_dim must be an integer of at least 1, got -1"),
     ({"codebook": "mean"}, "codebook must be 'ema' or 'gradient', got 'mean'"),
     ({"decay": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
     ({"expiry": -0.1}, r"expiry must be in \[0, 1\), got -0.1"),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae import VQVAE, VectorQuantizer
+from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer
 from keras_vqvae.models.base import Model
 from tests.checks import assert_same, check_model, images, to_numpy
 
@@ -120,3 +120,58 @@ def test_what_subclasses_must_have() -> None:
         Model().per_example_loss(None, {})
     with pytest.raises(NotImplementedError):
         Model().check_data(None)
+
+
+def test_encode_inside_another_models_training_is_inference() -> None:
+    encoder = keras.Sequential(
+        [
+            keras.layers.Conv2D(8, 4, 4),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Conv2D(4, 1),
+        ]
+    )
+    decoder = keras.Sequential([keras.layers.Conv2DTranspose(3, 4, 4)])
+    vqvae = VQVAE(encoder, VectorQuantizer(32, 4), decoder)
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype("uint8")
+    vqvae.build((None, 16, 16, 3))
+    codes = vqvae.encode(images)
+
+    class Outer(keras.Model):
+        def call(self, x: object) -> object:
+            return vqvae.encode(x)
+
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(Outer()(images, training=True)), codes)
+    np.testing.assert_array_equal(vqvae.encode(images), codes)
+
+
+def test_the_loss_is_the_models_own() -> None:
+    vqvae = ImageVQVAE((8, 8, 1), 4, 2, hidden=4)
+    vqvae.compile("adam", loss="mse")
+    with pytest.raises(ValueError, match="has its own loss, but compile\\(\\) got loss='mse'"):
+        vqvae.fit(np.zeros((2, 8, 8, 1), "uint8"))
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+def test_empty_and_foreign_inputs_are_named(call: str) -> None:
+    vqvae = ImageVQVAE((8, 8, 1), 4, 2, hidden=4)
+    vqvae.compile("adam")
+    with pytest.raises(ValueError, match="at least one example"):
+        getattr(vqvae, call)(np.zeros((0, 8, 8, 1), "uint8"))
+    with pytest.raises(ValueError, match="images must be one uint8 array"):
+        getattr(vqvae, call)({"image": np.zeros((2, 8, 8, 1), "uint8")})
+    with pytest.raises(ValueError, match="must be uint8, got float32"):
+        getattr(vqvae, call)(np.zeros((2, 8, 8, 1), "float32"))
+
+
+def test_codes_of_any_integer_type_are_decoded() -> None:
+    vqvae = ImageVQVAE((8, 8, 1), 4, 2, hidden=4)
+    codes = np.array([[[0, 1], [2, 3]]])
+    expected = vqvae.decode(codes.astype("int32"))
+    for dtype in ("uint8", "uint16", "int64"):
+        np.testing.assert_array_equal(vqvae.decode(codes.astype(dtype)), expected)
+
+
+def test_a_quantizer_contradicted_by_arguments_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_codes=64 contradicts the quantizer's 32"):
+        ImageVQVAE((8, 8, 1), 64, quantizer=VectorQuantizer(32, 64))

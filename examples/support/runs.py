@@ -1,0 +1,33 @@
+"""The folder of a run: one set of arguments, files that are whole or not there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes `content` in one move: an interruption leaves no half file."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=2, default=str))
+    unfinished.replace(path)
+
+
+def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:
+    """Makes the folder, or makes sure that the one there is of the same arguments.
+
+    Calls `error` with a message where it cannot be written or holds another run.
+    """
+    free = ("out", "skip_corrupt")  # they change no result
+    arguments = json.loads(json.dumps({k: v for k, v in arguments.items() if k not in free}))
+    path = out / "arguments.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_json(path, arguments)
+    except OSError as problem:
+        error(f"--out: cannot write to {out}: {problem}")
+    before = json.loads(path.read_text())
+    if before != arguments:
+        changed = {k: before.get(k) for k in arguments if before.get(k) != arguments[k]}
+        error(f"--out: {out} holds a run with other arguments, {changed}; name another folder")
+    return out
