@@ -81,13 +81,12 @@ def evaluate(args: argparse.Namespace, vqvae: ImageVQVAE, seen: np.ndarray, unse
         figures[name], pictures = scores.compare(vqvae, originals)
         np.savez(args.out / f"pictures_{number}.npz", images=originals, **pictures)
     sets = {"training pictures": seen, "unseen pictures": np.concatenate(list(unseen.values()))}
-    codes = {name: vqvae.evaluate(x, return_dict=True) for name, x in sets.items()}
     return {
         "parameters": vqvae.count_params(),
         "compression_ratio": vqvae.compression_ratio,
         "bytes_per_picture": float(np.prod(vqvae.image_shape) / vqvae.compression_ratio),
         "unseen": figures,
-        "codes": codes,
+        "codes": {name: vqvae.evaluate(x, return_dict=True) for name, x in sets.items()},
     }
 
 
@@ -105,11 +104,9 @@ def main() -> None:
     args.out = open_run(args.out or Path("runs") / Path(args.data).name, vars(args), parser.error)
     pictures, unseen = load(args)
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
-
     metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
     if not metrics_path.exists():
-        metrics = evaluate(args, vqvae, pictures[:: max(1, len(pictures) // 5000)], unseen)
-        write_json(metrics_path, metrics)
+        write_json(metrics_path, evaluate(args, vqvae, pictures[::6], unseen))
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel)
     check_without_package(vqvae, savedmodel, np.concatenate([x[:16] for x in unseen.values()]))

@@ -87,7 +87,8 @@ def from_folder(
     Every file is decoded once beforehand, so that a corrupt one is reported by name now and does
     not end a training run later. An image is cropped at its centre to the aspect ratio of
     `image_size` and resized by area averaging, which does not alias. Of an animation the first
-    picture is taken; transparency is dropped; BMP files of 8 bits are taken as grey; files whose
+    picture is taken; transparency is dropped; EXIF
+    rotation is not applied; BMP files of 8 bits are taken as grey; files whose
     name begins with a dot are left out.
 
     Args:
