@@ -7,21 +7,30 @@ used: `export_savedmodel` and the modules `callbacks`, `data` and `export`.
 import importlib
 from typing import Any
 
-from keras_vqvae import functional, layers, likelihoods, metrics, models
-from keras_vqvae.layers import ConvDecoder, ConvEncoder, ResidualStack, VectorQuantizer
+from keras_vqvae import functional, layers, likelihoods, metrics, models, sampling
+from keras_vqvae.layers import (
+    ConvDecoder,
+    ConvEncoder,
+    GatedMaskedConv2D,
+    ResidualStack,
+    VectorQuantizer,
+)
 from keras_vqvae.likelihoods import Gaussian
 from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models import VQVAE, ImageVQVAE
+from keras_vqvae.models import VQVAE, Autoregressive, ImageVQVAE, PixelCNN
 
 __version__ = "0.1.0"
 
 __all__ = [
     "VQVAE",
+    "Autoregressive",
     "CodeUsage",
     "ConvDecoder",
     "ConvEncoder",
+    "GatedMaskedConv2D",
     "Gaussian",
     "ImageVQVAE",
+    "PixelCNN",
     "ResidualStack",
     "VectorQuantizer",
     "functional",
@@ -29,6 +38,7 @@ __all__ = [
     "likelihoods",
     "metrics",
     "models",
+    "sampling",
 ]
 
 _NEED_TENSORFLOW = {

@@ -24,14 +24,15 @@ else:
 Tensor = Any
 
 
-def jit(fn: Callable, layer: keras.layers.Layer) -> Callable:
+def jit(fn: Callable, layer: keras.layers.Layer, xla: bool = False) -> Callable:
     """Compiles `fn(*tensors)`, a function that reads the variables of `layer` and writes none.
 
     The compiled function always sees the variables' present values (a plain `jax.jit` would
-    freeze the values of the first call into the program).
+    freeze the values of the first call into the program). With `xla` TensorFlow compiles by XLA;
+    JAX always does.
     """
     if BACKEND == "tensorflow":
-        return tf.function(fn, autograph=False, reduce_retracing=True)
+        return tf.function(fn, autograph=False, reduce_retracing=True, jit_compile=xla or None)
 
     @jax.jit
     def pure(values: list, *args: Tensor) -> Any:
@@ -95,6 +96,33 @@ def map_chunks(fn: Callable, chunks: Tensor) -> Tensor:
     if BACKEND == "tensorflow":
         return tf.map_fn(fn, chunks, fn_output_signature="int32")
     return jax.lax.map(fn, chunks)
+
+
+def scan(fn: Callable, carry: Any, xs: Any) -> tuple[Any, Tensor]:
+    """A compiled loop: `carry, y = fn(carry, x)` for the slices `x` of `xs` along axis 0.
+
+    Keras's `ops.scan` keeps `carry` in TensorArrays and wants `y` to be of its shape.
+
+    Args:
+        fn: gives a `carry` of unchanged shapes, and `y`, int32.
+        carry: a nest of tensors.
+        xs: a nest of tensors of equally many slices, a number known in advance.
+
+    Returns:
+        the last `carry`, and the `y` stacked along axis 0.
+    """
+    if BACKEND == "jax":
+        return jax.lax.scan(fn, carry, xs)
+    steps = keras.tree.flatten(xs)[0].shape[0]
+
+    def body(i: Tensor, carry: Any, ys: Any) -> tuple:
+        carry, y = fn(carry, keras.tree.map_structure(lambda x: tf.gather(x, i), xs))
+        return i + 1, carry, ys.write(i, y)
+
+    _, carry, ys = tf.while_loop(
+        lambda i, *_: i < steps, body, (0, carry, tf.TensorArray("int32", steps))
+    )
+    return carry, ys.stack()
 
 
 def _replica_context() -> Any:

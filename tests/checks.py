@@ -5,7 +5,8 @@ A new layer or model joins with one call:
     check_layer(lambda **kw: MyLayer(4, **kw), (2, 8, 8, 4), trainable=10, frozen=0)
     check_model(lambda **kw: MyModel(4, **kw), images)
 
-and a new model with one line in `CASES` of `tests/replicas.py`.
+and a new model with one line in `CASES` of `tests/replicas.py`. An autoregressive model also joins
+`check_causality` and `check_steps`.
 """
 
 from collections.abc import Callable
@@ -178,21 +179,23 @@ def check_model(
     copy = copy_by_config(model)
 
     eager = model(data)
+    count = len(keras.tree.flatten(data)[0])
     spec = keras.tree.map_structure(
         lambda a: keras.KerasTensor((None, *a.shape[1:]), a.dtype), data
     )
-    symbolic = copy(spec)
-    assert set(symbolic) == set(eager)
-    for name, tensor in eager.items():
-        assert tuple(symbolic[name].shape) == (None, *tensor.shape[1:]), name
-        assert tensor.shape[0] == len(data), f"{name} is not batch-first"
-        assert symbolic[name].dtype == keras.backend.standardize_dtype(tensor.dtype), name
+
+    def same_spec(symbolic: keras.KerasTensor, tensor: Any) -> None:
+        assert tuple(symbolic.shape) == (None, *tensor.shape[1:])
+        assert tensor.shape[0] == count, "not batch-first"
+        assert symbolic.dtype == keras.backend.standardize_dtype(tensor.dtype)
+
+    keras.tree.map_structure(same_spec, copy(spec), eager)
     assert num_entries(model.trainable_weights) == trainable
 
     # One step of `fit`, without targets.
     before = to_numpy(model.trainable_weights)
     model.compile(optimizer=keras.optimizers.Adam(1e-3))
-    history = model.fit(data, batch_size=len(data), epochs=1, verbose=0).history
+    history = model.fit(data, batch_size=count, epochs=1, verbose=0).history
     assert all(np.isfinite(values).all() for values in history.values()), history
     assert_finite(model.variables)
     for old, weight in zip(before, model.trainable_weights, strict=True):
@@ -200,10 +203,10 @@ def check_model(
 
     # Evaluation writes no weight, and `predict` gives what a call gives.
     frozen = to_numpy(model.weights)
-    model.evaluate(data, batch_size=len(data), verbose=0)
-    predicted = model.predict(data, batch_size=len(data), verbose=0)
+    model.evaluate(data, batch_size=count, verbose=0)
+    predicted = model.predict(data, batch_size=count, verbose=0)
     assert_same(model.weights, frozen)
-    assert set(predicted) == set(eager)
+    keras.tree.assert_same_structure(predicted, eager)
     _check_saving(model, data, directory)
 
     # Precision policies.
@@ -213,13 +216,94 @@ def check_model(
         low = make(dtype=policy)
         outputs = low(data)
         compute = keras.DTypePolicy(policy).compute_dtype
-        assert keras.backend.standardize_dtype(outputs["outputs"].dtype) == compute
-        for name, tensor in outputs.items():
+        named = outputs if isinstance(outputs, dict) else {"outputs": outputs}
+        assert keras.backend.standardize_dtype(named["outputs"].dtype) == compute
+        for name, tensor in named.items():
             if name.endswith("loss"):
                 assert keras.backend.standardize_dtype(tensor.dtype) == "float32"
         for layer in float32_layers(low):
             assert all(keras.backend.standardize_dtype(w.dtype) == "float32" for w in layer.weights)
         low.compile(optimizer="sgd")
-        history = low.fit(data, batch_size=len(data), verbose=0).history
+        history = low.fit(data, batch_size=count, verbose=0).history
         assert all(np.isfinite(values).all() for values in history.values()), (policy, history)
         assert_finite(low.trainable_weights)
+
+
+def gradient(fn: Callable, x: Any) -> np.ndarray:
+    """Gradient of the scalar `fn(x)`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(fn)(x))
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = fn(x)
+    return tape.gradient(value, x).numpy()
+
+
+def dependencies(logits: Callable, grid_shape: tuple, channels: int) -> np.ndarray:
+    """Which positions the logits of a position depend on.
+
+    Args:
+        logits: from *embedded* codes `(batch, *grid_shape, channels)` to
+            `(batch, *grid_shape, num_codes)`.
+
+    Returns:
+        bool `(positions, positions)`: [i, j] is whether the logits at i depend on the code at j,
+        both in raster order. One example a position goes through at once, so that a model that
+        mixes examples fails too.
+    """
+    count = int(np.prod(grid_shape))
+    x = floats((count, *grid_shape, channels))
+
+    def chosen(x: Any) -> Any:
+        out = logits(x)
+        flat = keras.ops.reshape(out, (count, count, out.shape[-1]))
+        # Weights at random, so that no gradients cancel.
+        weights = np.eye(count)[..., None] * np.random.default_rng(1).normal(size=out.shape[-1])
+        return keras.ops.sum(flat * weights.astype("float32"))
+
+    found = gradient(chosen, x).reshape(count, count, channels)
+    return np.any(found != 0, -1)
+
+
+def check_steps(model: keras.Model, x: Any, tolerance: float = 1e-5) -> None:
+    """The logits of `step` equal those of `call` at every position.
+
+    Args:
+        model: autoregressive.
+        x: codes, or a dict of codes and condition, as `fit` takes them.
+    """
+    codes, condition = (x["codes"], x["condition"]) if isinstance(x, dict) else (x, None)
+    batch, columns = len(codes), model.grid_shape[-1]
+    rows = codes.reshape(batch, -1, columns)
+    expected = to_numpy(model(x)).reshape(*rows.shape, model.num_codes)
+    cache = model.initial_cache(batch, condition)
+    # What comes before a row must not be looked at where there is nothing: junk, within range.
+    junk = np.full((batch, columns), model.num_codes - 1, "int32")
+    for row in range(rows.shape[1]):
+        cache = model.begin_row(cache, rows[:, row - 1] if row else junk, row)
+        for column in range(columns):
+            previous = rows[:, row, column - 1] if column else junk[:, 0]
+            logits, cache = model.step(cache, previous, np.int32(row * columns + column))
+            np.testing.assert_allclose(
+                to_numpy(logits), expected[:, row, column], atol=tolerance, rtol=tolerance
+            )
+
+
+def naive_sample(model: keras.Model, n: int, seed: int, condition: Any = None) -> np.ndarray:
+    """Samples by running the whole network again for every position, from the same numbers."""
+    from keras_vqvae import sampling
+
+    options = sampling.Options(np.float32(1), np.int32(model.num_codes), np.float32(1))
+    u = to_numpy(sampling.given_positions(model.grid_shape, n, seed).u).reshape(n, -1)
+    codes = np.zeros((n, *model.grid_shape), "int32")
+    for position in range(model.num_positions):
+        x = codes if condition is None else {"codes": codes, "condition": condition}
+        logits = to_numpy(model(x)).reshape(n, -1, model.num_codes)[:, position]
+        drawn = to_numpy(sampling.draw(logits, u[:, position], options))
+        codes.reshape(n, -1)[:, position] = drawn
+    return codes

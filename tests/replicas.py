@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer
+from keras_vqvae import VQVAE, ImageVQVAE, PixelCNN, VectorQuantizer
 from keras_vqvae.layers.vector_quantizer import FRESH_USE
 
 STEPS = 20
@@ -90,6 +90,18 @@ def _alone(**options: Any) -> Callable[[], keras.Model]:
     return make
 
 
+def _codes(count: int, **condition: Callable[[int], np.ndarray]) -> Callable[[], Any]:
+    def make() -> Any:
+        codes = np.random.default_rng(0).integers(0, 16, (count, 3, 5)).astype("int32")
+        return {"codes": codes, **{k: fn(count) for k, fn in condition.items()}}
+
+    return make
+
+
+def _prior(**options: Any) -> Callable[[], keras.Model]:
+    return lambda: PixelCNN((3, 5), 16, hidden=8, num_layers=3, **options)
+
+
 # 57 = 3*16 + 9: the last batch is uneven. 49 = 3*16 + 1: it leaves replicas without an example.
 CASES = {
     "ema_restarts_uneven": Case(_image_vqvae(expiry=0.09, decay=0.5), _images(57), restarts=True),
@@ -98,6 +110,11 @@ CASES = {
     ),
     "gradient_codebook": Case(
         _image_vqvae(codebook="gradient", expiry=0.09, decay=0.5), _images(57), restarts=True
+    ),
+    "prior_uneven": Case(_prior(), _codes(57)),
+    "prior_of_classes_empty_replica": Case(
+        _prior(num_classes=4),
+        _codes(49, condition=lambda n: np.arange(n, dtype="int32") % 4),
     ),
     "own_networks_with_regularizers": Case(_own_networks, _images(49)),
     # With `add_loss`: Keras logs a wrong loss, and its own "mse" is a mean of the replicas' means,
@@ -138,7 +155,7 @@ def _train(case: Case, weights: list | None) -> dict:
     model = case.make()
     data = case.data()
     x, y = data if isinstance(data, tuple) else (data, None)
-    model(x[:2])
+    model(keras.tree.map_structure(lambda a: a[:2], x))
     if weights is not None:
         model.set_weights(weights)
     initial = [v.numpy() for v in model.weights]
@@ -146,7 +163,7 @@ def _train(case: Case, weights: list | None) -> dict:
     model.compile(optimizer=keras.optimizers.SGD(0.05), loss=case.loss)
     restarts = _Restarts(model)
     options = {"batch_size": case.batch_size, "verbose": 0}
-    epochs = STEPS // -(-len(x) // case.batch_size)
+    epochs = STEPS // -(-len(keras.tree.flatten(x)[0]) // case.batch_size)
     targets = {} if y is None else {"y": y}
     # What `fit` logs at the end of an epoch. Within an epoch Keras averages the replicas' own
     # metrics, whatever their numbers of examples: an approximation that no model can change.

@@ -2,7 +2,8 @@
 
     python check_savedmodel.py FOLDER EXPECTED.npz
 
-EXPECTED holds `images`, and the `codes` and `reconstructions` that the training process got.
+EXPECTED holds `images`, the `codes` and `reconstructions` that the training process got, and with
+a prior the `samples` of seed 0 and the `log_probs` of the codes.
 """
 
 import sys
@@ -28,9 +29,19 @@ answers = {
     "reconstructions": served.signatures["reconstruct"](images=images)["images"],
 }
 answers["decoded codes"] = served.signatures["decode"](codes=answers["codes"])["images"]
+if "samples" in expected:
+    scalars = {"number": len(expected["samples"]), "seed": 0, "top_k": 2**30}
+    options = {"temperature": tf.constant(1.0), "top_p": tf.constant(1.0)}
+    options |= {name: tf.constant(value) for name, value in scalars.items()}
+    answers["samples"] = served.signatures["sample"](**options)["codes"]
+    codes = tf.constant(expected["codes"])
+    answers["log_probs"] = served.signatures["log_prob"](codes=codes)["log_prob"]
 for name, got in answers.items():
     want = expected["reconstructions" if name == "decoded codes" else name]
-    different = int(np.sum(got.numpy() != want))
+    if want.dtype.kind == "f":
+        different = int(np.sum(~np.isclose(got.numpy(), want, rtol=1e-5)))
+    else:
+        different = int(np.sum(got.numpy() != want))
     print(f"{name}: {want.size} values, {different} differ")
     if different:
         sys.exit(f"the reloaded SavedModel gives other {name} than the model")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_vqvae import ImageVQVAE
+from keras_vqvae import ImageVQVAE, PixelCNN
 
 
-def check_without_package(vqvae: ImageVQVAE, savedmodel: Path, images: np.ndarray) -> None:
+def check_without_package(
+    vqvae: ImageVQVAE, savedmodel: Path, images: np.ndarray, prior: PixelCNN | None = None
+) -> None:
     """Reloads `savedmodel` in a process that cannot import keras_vqvae and compares answers.
 
     Raises:
@@ -17,6 +19,9 @@ def check_without_package(vqvae: ImageVQVAE, savedmodel: Path, images: np.ndarra
     """
     expected = savedmodel.parent / "expected.npz"
     codes = vqvae.encode(images)
-    np.savez(expected, images=images, codes=codes, reconstructions=vqvae.decode(codes))
+    answers = {"codes": codes, "reconstructions": vqvae.decode(codes)}
+    if prior is not None:
+        answers |= {"samples": prior.sample(8, seed=0), "log_probs": prior.log_prob(codes)}
+    np.savez(expected, images=images, **answers)
     script = Path(__file__).with_name("check_savedmodel.py")
     subprocess.run([sys.executable, script, savedmodel, expected], check=True)

@@ -39,10 +39,29 @@ table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-a
 brightened (gamma 2) for display; all figures are of the pictures as they are.{% endif %}
 </figcaption></figure>
 {% endfor %}
+{% if prior %}
+<h2>Generation</h2>
+<p>A PixelCNN of {{ "{:,}".format(prior.parameters) }} parameters, drawn from at temperature
+{{ prior.temperature }}: {{ "%.2f"|format(prior.seconds_per_sample) }} s a picture in a batch of
+{{ num_samples }}, the cost of {{ "%.1f"|format(prior.forward_passes_per_sample) }} forward passes.
+Running the network again for every code would cost {{ prior.codes_per_sample }}.</p>
+<figure><img src="{{ samples }}" alt="samples and the training pictures nearest to them">
+<figcaption>Samples, and below each the training picture nearest to it, so that copying would show.
+With the training picture most like it, a sample shares
+{{ "%.0f"|format(100 * prior.greatest_share_of_codes_in_common.mean) }}&nbsp;% of its codes in the
+mean, and at most {{ "%.0f"|format(100 * prior.greatest_share_of_codes_in_common.max) }}&nbsp;%.
+{% if brightened %}Brightened for display.{% endif %}</figcaption></figure>
+<table><tr><th>bits a code, unseen pictures<th>uniform<th>unigram<th>PixelCNN</tr>
+{% for name, bits in prior.bits_per_code.items() %}<tr><td>{{ name }}
+<td>{{ "%.2f"|format(bits.uniform) }}<td>{{ "%.2f"|format(bits.unigram) }}
+<td class="best">{{ "%.2f"|format(bits.PixelCNN) }}</tr>{% endfor %}</table>
+<img class="plot" src="{{ prior_curve }}" alt="bits a code by epoch">
+{% endif %}
 <h2>Training</h2>
 <img class="plot" src="{{ curves }}" alt="loss, perplexity and code use by epoch">
-<p class="small">The SavedModel in <code>savedmodel/1</code> was reloaded in a process that cannot
-import keras_vqvae and gave the same codes and pictures.</p>
+<p class="small">The SavedModel in <code>savedmodel/{{ 2 if prior else 1 }}</code> was reloaded in a
+process that cannot import keras_vqvae and gave the same codes and
+pictures{{ ", samples included" if prior }}.</p>
 </html>"""
 )
 
@@ -51,11 +70,12 @@ def _embedded(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _curves(history: Path, path: Path) -> None:
+def _curves(history: Path, path: Path, plots: dict[str, str]) -> None:
     rows = list(csv.DictReader(history.open()))
     series = {name: [float(row[name]) for row in rows] for name in rows[0]}
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
-    plots = {"loss": "loss, nats an entry", "perplexity": "perplexity", "code_use": "codes used"}
+    size = (4 * len(plots), 3.5)
+    figure, row_of_axes = plt.subplots(1, len(plots), figsize=size, layout="constrained")
+    axes = np.atleast_1d(row_of_axes)
     for axis, (name, title) in zip(axes, plots.items(), strict=True):
         axis.plot(series[name], label="training")
         axis.plot(series[f"val_{name}"], label="unseen")
@@ -68,15 +88,40 @@ def _curves(history: Path, path: Path) -> None:
     plt.close(figure)
 
 
+def _save_rows(rows: list[np.ndarray], path: Path, brightened: bool) -> None:
+    grid = scores.grid([scores.brightened(row) if brightened else row for row in rows])
+    Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
+
+
+def _generation(prior: Path, brightened: bool) -> dict:
+    """What the page says of a prior; nothing where there is none."""
+    if not (prior / "metrics.json").exists():
+        return {}
+    _curves(prior / "history.csv", prior / "curves.png", {"loss": "bits a code"})
+    pictures = dict(np.load(prior / "samples.npz"))
+    rows = []
+    for start in range(0, len(pictures["samples"]) - 7, 8):
+        rows += [pictures[name][start : start + 8] for name in ("samples", "nearest")]
+    _save_rows(rows, prior / "samples.png", brightened)
+    return {
+        "prior": json.loads((prior / "metrics.json").read_text()),
+        "num_samples": len(pictures["samples"]),
+        "samples": _embedded(prior / "samples.png"),
+        "prior_curve": _embedded(prior / "curves.png"),
+    }
+
+
 def write_report(out: Path, brightened: bool | None = None) -> Path:
     """Writes `report.html` and its pictures into `out`, the folder of a run.
 
     Args:
-        out: folder with metrics.json, history.csv and pictures_NUMBER.npz.
+        out: folder with metrics.json, history.csv and pictures_NUMBER.npz, and a folder `prior`
+            with metrics.json, history.csv and samples.npz where a prior was trained.
         brightened: whether to brighten pictures for display; None for dark sets only.
     """
     metrics = json.loads((out / "metrics.json").read_text())
-    _curves(out / "history.csv", out / "curves.png")
+    plots = {"loss": "loss, nats an entry", "perplexity": "perplexity", "code_use": "codes used"}
+    _curves(out / "history.csv", out / "curves.png", plots)
     sets = []
     for number, (name, figures) in enumerate(metrics["unseen"].items()):
         pictures = dict(np.load(out / f"pictures_{number}.npz"))
@@ -84,10 +129,8 @@ def write_report(out: Path, brightened: bool | None = None) -> Path:
             brightened = bool(pictures["images"].mean() < 64)
         some = np.linspace(0, len(pictures["images"]) - 1, 10).astype(int)
         rows = {"originals" if k == "images" else k: v[some] for k, v in pictures.items()}
-        shown = [scores.brightened(v) if brightened else v for v in rows.values()]
         png = out / f"reconstructions_{number}.png"
-        grid = scores.grid(shown)
-        Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(png)
+        _save_rows(list(rows.values()), png, brightened)
         sets.append(
             {"name": name, "scores": figures, "rows": list(rows), "picture": _embedded(png)}
         )
@@ -99,6 +142,7 @@ def write_report(out: Path, brightened: bool | None = None) -> Path:
         sets=sets,
         brightened=brightened,
         curves=_embedded(out / "curves.png"),
+        **_generation(out / "prior", bool(brightened)),
     )
     path = out / "report.html"
     path.write_text(page)

@@ -11,12 +11,34 @@ from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
 
 
+def check_codes(codes: Any, grid_shape: tuple, num_codes: int, name: str = "codes") -> None:
+    """Raises `ValueError` where `codes` are not codes of this grid; arrays by value too."""
+    dtype = keras.backend.standardize_dtype(codes.dtype)
+    if "int" not in dtype:
+        raise ValueError(f"{name} must be integers (int32), got {dtype}")
+    shape = tuple(codes.shape)
+    if len(shape) != len(grid_shape) + 1 or any(
+        got is not None and got != want for got, want in zip(shape[1:], grid_shape, strict=True)
+    ):
+        raise ValueError(
+            f"{name} must have shape (batch, {', '.join(map(str, grid_shape))}), got {shape}"
+        )
+    if isinstance(codes, np.ndarray) and codes.size:
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= num_codes:
+            raise ValueError(f"{name} must be in [0, {num_codes}), got values from {low} to {high}")
+
+
 class Model(keras.Model):
     """A Keras model that is its own target.
 
     Subclasses return a dict of batch-first tensors from `call`, and implement
     `per_example_loss`, which reads that dict and updates metrics, and `check_data`.
+    (Autoregressive models return their logits alone.)
     """
+
+    # How to make data for `fit` of a dataset of pairs.
+    _pairs_cure = "dataset.map(lambda x, y: x)"
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
         """Losses `(batch,)`, float32, of the data `x` given what `call` returned."""
@@ -65,6 +87,10 @@ class Model(keras.Model):
             empty = x.shape[0] == 0
         elif hasattr(x, "cardinality"):
             empty = int(x.cardinality()) == 0
+            if isinstance(x.element_spec, tuple):
+                self._check_target(x.element_spec)
+            if all(spec.shape.rank is not None for spec in keras.tree.flatten(x.element_spec)):
+                self.check_data(x.element_spec)
         elif isinstance(x, (list, tuple, dict)) or x is None:
             self.check_data(x)
             return
@@ -93,7 +119,7 @@ class Model(keras.Model):
         if y is not None:
             raise ValueError(
                 f"{type(self).__name__} trains without targets, but got y. Use fit(x), and for a "
-                "dataset of (x, y) pairs fit(dataset.map(lambda x, y: x))"
+                f"dataset of (x, y) pairs fit({self._pairs_cure})"
             )
 
     def _in_batches(self, name: str, fn: Callable, data: Any, batch_size: int) -> Any:
@@ -102,19 +128,32 @@ class Model(keras.Model):
         Tensors are processed whole and give tensors; arrays (in slices of `batch_size`) and
         datasets (batch by batch) give arrays.
         """
-        compiled = self.__dict__.setdefault("_compiled_functions", {})
-        if name not in compiled:
-            compiled[name] = backend.jit(fn, self)
-        run = compiled[name]
-        if keras.ops.is_tensor(data):
+        run = self._compiled(name, fn)
+        leaves = keras.tree.flatten(data) if isinstance(data, dict) else [data]
+        if all(keras.ops.is_tensor(leaf) for leaf in leaves):
             return run(data)
-        if hasattr(data, "shape"):
+        if all(hasattr(leaf, "shape") for leaf in leaves):
             # One call even of nothing, for the shape and dtype of the result.
-            starts = range(0, max(1, len(data)), batch_size)
-            batches: Iterable = (data[start : start + batch_size] for start in starts)
+            starts = range(0, max(1, len(leaves[0])), batch_size)
+            batches: Iterable = (_rows(data, start, start + batch_size) for start in starts)
         else:
             batches = data
-        parts = [ops.convert_to_numpy(run(ops.convert_to_tensor(batch))) for batch in batches]
+        parts = [ops.convert_to_numpy(run(_as_tensors(batch))) for batch in batches]
         if not parts:
             raise ValueError(f"{name}() got an empty dataset")
         return np.concatenate(parts)
+
+    def _compiled(self, name: str, fn: Callable, xla: bool = False) -> Callable:
+        """`fn` compiled, once under its name."""
+        compiled = self.__dict__.setdefault("_compiled_functions", {})
+        if (name, xla) not in compiled:
+            compiled[name, xla] = backend.jit(fn, self, xla)
+        return compiled[name, xla]
+
+
+def _rows(data: Any, start: int, stop: int) -> Any:
+    return keras.tree.map_structure(lambda x: x[start:stop], data)
+
+
+def _as_tensors(data: Any) -> Any:
+    return keras.tree.map_structure(ops.convert_to_tensor, data)

@@ -4,14 +4,13 @@ import math
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_vqvae import functional
 from keras_vqvae.backend import Tensor
 from keras_vqvae.likelihoods import Gaussian, Likelihood
 from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models.base import Model
+from keras_vqvae.models.base import Model, check_codes
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -150,24 +149,7 @@ class VQVAE(Model):
 
     def check_codes(self, codes: Any) -> None:
         """Raises `ValueError` where `codes` are not codes of this model; arrays by value too."""
-        dtype = keras.backend.standardize_dtype(codes.dtype)
-        if "int" not in dtype:
-            raise ValueError(f"codes must be integers (int32), got {dtype}")
-        shape = tuple(codes.shape)
-        if len(shape) != len(self.grid_shape) + 1 or any(
-            got is not None and got != want
-            for got, want in zip(shape[1:], self.grid_shape, strict=True)
-        ):
-            raise ValueError(
-                f"codes must have shape (batch, {', '.join(map(str, self.grid_shape))}), "
-                f"got {shape}"
-            )
-        if isinstance(codes, np.ndarray) and codes.size:
-            low, high = int(codes.min()), int(codes.max())
-            if low < 0 or high >= self.num_codes:
-                raise ValueError(
-                    f"codes must be in [0, {self.num_codes}), got values from {low} to {high}"
-                )
+        check_codes(codes, self.grid_shape, self.num_codes)
 
     def latents(self, images: Tensor) -> Tensor:
         """The encoder's output for a uint8 tensor of pictures, `(batch, *grid_shape, code_dim)`."""

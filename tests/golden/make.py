@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vqvae import Gaussian, ImageVQVAE, VectorQuantizer
+from keras_vqvae import Gaussian, ImageVQVAE, PixelCNN, VectorQuantizer, sampling
 from tests.checks import to_numpy
 
 FOLDER = Path(__file__).parent
@@ -55,7 +55,50 @@ def numbers(model: keras.Model, layer: VectorQuantizer, images: np.ndarray, z: n
             for name, value in found.items()}  # fmt: skip
 
 
+def prior() -> PixelCNN:
+    return PixelCNN((3, 5), 6, num_classes=3, hidden=8, num_layers=3, kernel_size=3)
+
+
+def grids() -> dict:
+    """Codes that the class and the codes before have a part in."""
+    random = np.random.default_rng(SEED)
+    labels = np.arange(12, dtype="int32") % 3
+    steps = random.integers(0, 2, (12, 3, 5)) + labels[:, None, None]
+    codes = (np.cumsum(steps, -1) + np.arange(3)[:, None]) % 6
+    return {"codes": codes.astype("int32"), "condition": labels}
+
+
+def prior_numbers(model: PixelCNN, x: dict) -> dict:
+    """Of the prior; the samples are drawn from given numbers, the same on all backends."""
+    u = np.random.default_rng(SEED).random((4, 3, 5)).astype("float32")
+    known = np.zeros((4, 3, 5), "int32")
+    options = sampling.Options(np.float32(0.8), np.int32(4), np.float32(0.95))
+    cache = model.initial_cache(4, np.arange(4, dtype="int32") % 3)
+    rows = [known[:, 0]]
+    for row in range(3):
+        given = sampling.Positions(u[:, row], known[:, row], known[:, row] > 0)
+        cache, codes = sampling.sample_row(model, cache, rows[-1], np.int32(row), given, options)
+        rows.append(to_numpy(codes))
+    return {
+        "prior_logits": to_numpy(model(x)),
+        "prior_log_prob": model.log_prob(x),
+        "prior_samples": np.stack(rows[1:], 1),
+    }
+
+
+def make_prior() -> None:
+    """Writes the prior's checkpoint and numbers."""
+    keras.utils.set_random_seed(SEED)
+    x, trained, model = grids(), prior(), prior()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-2))
+    trained.fit(x, batch_size=12, epochs=20, verbose=0)
+    model.set_weights(trained.get_weights())  # stored without an optimizer
+    model.save(FOLDER / "pixelcnn.keras")
+    np.savez_compressed(FOLDER / "prior_numbers.npz", **x, **prior_numbers(model, x))
+
+
 def main() -> None:
+    make_prior()
     keras.utils.set_random_seed(SEED)
     images = pictures()
     options = {"downsampling": 4, "hidden": 8, "residual_hidden": 4, "residual_blocks": 1}

@@ -1,0 +1,115 @@
+"""Learn a prior over the codes of a trained VQ-VAE, draw pictures that never were, export both.
+
+    python examples/image_reconstruction.py --out runs/demo    # trains the VQ-VAE
+    python examples/image_generation.py runs/demo              # goes on from there
+
+Each stage leaves a file behind and is skipped when that is there: run it again to resume.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import image_reconstruction
+import keras
+import numpy as np
+import tensorflow as tf
+from support import generation
+from support.checks import check_without_package
+from support.report import write_report
+from support.runs import open_run, write_json
+
+from keras_vqvae import PixelCNN, export_savedmodel
+from keras_vqvae.data import vizdoom_recorder
+
+
+def load(run: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Training pictures of the VQ-VAE's run, and unseen ones by name."""
+    arguments = argparse.Namespace(**json.loads((run / "arguments.json").read_text()))
+    arguments.skip_corrupt = True  # the first stage has decided that
+    train, unseen = image_reconstruction.load(arguments)
+    if arguments.data == "vizdoom":
+        others = vizdoom_recorder.record(frames_per_map=arguments.frames // 50, seed=2)
+        unseen = {"other episodes, same maps": others.frames[::4], **unseen}
+    return train, unseen
+
+
+def train(args: argparse.Namespace, codes: np.ndarray, unseen: np.ndarray, num_codes: int):
+    path = args.out / "prior.keras"
+    if path.exists():
+        return keras.models.load_model(path)
+    keras.utils.set_random_seed(0)
+    prior = PixelCNN(codes.shape[1:], num_codes, hidden=args.hidden, num_layers=args.layers)
+    steps = args.steps // args.epochs
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-5, steps * args.epochs, alpha=0.01, warmup_target=args.rate, warmup_steps=100
+    )
+    prior.compile(keras.optimizers.Adam(rate))
+    prior.summary()
+    shuffled = tf.data.Dataset.from_tensor_slices(codes).shuffle(len(codes), seed=0)
+    prior.fit(
+        shuffled.repeat().batch(args.batch),
+        steps_per_epoch=steps,
+        epochs=args.epochs,
+        validation_data=unseen,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(args.out / "backup", delete_checkpoint=False),
+            keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
+        ],
+    )
+    prior.save(args.out / "unfinished.keras")
+    (args.out / "unfinished.keras").replace(path)
+    return prior
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
+    parser.add_argument("--hidden", type=int, default=64, help="channels of the prior")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6000, help="training steps")
+    parser.add_argument("--batch", type=int, default=8, help="grids a step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at its highest")
+    parser.add_argument("--epochs", type=int, default=10, help="parts to divide the steps into")
+    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    args = parser.parse_args()
+    if not (args.run / "report.html").exists():
+        parser.error(f"run: {args.run} holds no finished run of image_reconstruction.py")
+    args.out = open_run(args.run / "prior", vars(args), parser.error)
+    vqvae = keras.models.load_model(args.run / "model.keras")
+    pictures, unseen = load(args.run)
+    codes = vqvae.encode(pictures)
+    unseen_codes = {name: vqvae.encode(x) for name, x in unseen.items()}
+    prior = train(args, codes, np.concatenate(list(unseen_codes.values())), vqvae.num_codes)
+    path = args.out / "metrics.json"
+    if not path.exists():
+        start = time.perf_counter()
+        drawn = prior.sample(args.samples, temperature=args.temperature, seed=0, verbose=1)
+        first = time.perf_counter() - start  # compilation included
+        figures, nearest = generation.compare(prior, vqvae, drawn, codes, pictures)
+        np.savez(args.out / "samples.npz", samples=vqvae.decode(drawn), nearest=nearest)
+        write_json(
+            path,
+            {
+                "parameters": prior.count_params(),
+                "temperature": args.temperature,
+                "bits_per_code": generation.bits_per_code(prior, codes, unseen_codes),
+                "seconds_with_compilation": first,
+                **figures,
+            },
+        )
+    savedmodel = args.run / "savedmodel" / "2"
+    if not savedmodel.exists():
+        export_savedmodel(vqvae, savedmodel, prior=prior)
+    some = np.concatenate([x[:16] for x in unseen.values()])
+    check_without_package(vqvae, savedmodel, some, prior=prior)
+    print("report:", write_report(args.run))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,0 +1,402 @@
+"""What all autoregressive models over codes share: loss, sampling, log-probabilities."""
+
+import math
+import random
+import time
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae import functional, sampling
+from keras_vqvae.backend import Tensor
+from keras_vqvae.models.base import Model, check_codes
+
+SHOW_PROGRESS_AFTER_SECONDS = 3.0
+
+
+class Autoregressive(Model):
+    """A distribution over grids of codes, `p(codes) = Π p(code_i | codes before i)`.
+
+    Positions are in raster order, the last axis fastest. Subclasses implement
+    `logits(codes, condition)` and, for sampling, what `keras_vqvae.sampling` names.
+
+    Args:
+        grid_shape: shape of an example's codes.
+        num_codes: K.
+        num_classes: number of classes, where the condition is a class.
+        condition_channels: channels C, where the condition is a map `(batch, *grid_shape, C)`.
+    """
+
+    _pairs_cure = 'dataset.map(lambda codes, labels: {"codes": codes, "condition": labels})'
+
+    def __init__(
+        self,
+        grid_shape: tuple,
+        num_codes: int,
+        num_classes: int | None = None,
+        condition_channels: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        grid_shape = tuple(grid_shape)
+        for name, value in {
+            "grid_shape": grid_shape,
+            "num_codes": (num_codes,),
+            "num_classes": () if num_classes is None else (num_classes,),
+            "condition_channels": () if condition_channels is None else (condition_channels,),
+        }.items():
+            if any(not isinstance(entry, int) or entry < 1 for entry in value):
+                raise ValueError(f"{name} must be positive integers, got {value}")
+        if num_classes and condition_channels:
+            raise ValueError(
+                "num_classes and condition_channels exclude each other: to have both, put the "
+                "class into channels of the map"
+            )
+        # Codes are integers, and stay so.
+        super().__init__(autocast=False, **kwargs)
+        self.grid_shape = grid_shape
+        self.num_codes = num_codes
+        self.num_classes = num_classes
+        self.condition_channels = condition_channels
+
+    @property
+    def num_positions(self) -> int:
+        return math.prod(self.grid_shape)
+
+    @property
+    def input_dtype(self) -> str:
+        """What `Model.export` takes for the input's dtype."""
+        return "int32"
+
+    def logits(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Logits `(batch, *grid_shape, num_codes)` of each position given those before it."""
+        raise NotImplementedError
+
+    def initial_cache(self, batch: Any, condition: Tensor | None = None) -> Any:
+        """What `begin_row` and `step` need of the past, before there is one: a nest of tensors."""
+        raise NotImplementedError
+
+    def begin_row(self, cache: Any, previous_row: Tensor, row: Tensor) -> Any:
+        """The cache for a new row, given int32 codes `(batch, columns)` of the one before.
+
+        For row 0 there is none, and what is given must not be looked at.
+        """
+        return cache
+
+    def step(self, cache: Any, previous: Tensor, position: Tensor) -> tuple[Tensor, Any]:
+        """Logits `(batch, num_codes)` at a position in raster order, and the cache.
+
+        `previous`, int32 `(batch,)`, is the code before; at the start of a row it must not be
+        looked at where `begin_row` is implemented.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: bool = False) -> Tensor:
+        self.check_data(inputs)
+        codes, condition = _split(inputs)
+        batch = ops.shape(codes)[0]
+        codes = functional.never_empty(ops.cast(codes, "int32"))
+        if condition is not None:
+            condition = functional.never_empty(self._as_tensor(condition))
+        return self.logits(codes, condition)[:batch]
+
+    def _as_tensor(self, condition: Any) -> Tensor:
+        return ops.cast(condition, "int32" if self.num_classes else self.compute_dtype)
+
+    def per_example_loss(self, x: Any, logits: Tensor) -> Tensor:
+        return -self._log_prob_of(_split(x)[0], logits) / (self.num_positions * math.log(2.0))
+
+    def _log_prob_of(self, codes: Tensor, logits: Tensor) -> Tensor:
+        log_prob = -ops.sparse_categorical_crossentropy(
+            ops.cast(codes, "int32"), ops.cast(logits, "float32"), from_logits=True
+        )
+        return ops.sum(log_prob, tuple(range(1, len(log_prob.shape))))
+
+    def check_data(self, x: Any) -> None:
+        """Raises `ValueError` where `x` is not codes, or codes and condition, of this model."""
+        if isinstance(x, dict):
+            if "codes" not in x or not set(x) <= {"codes", "condition"}:
+                raise ValueError(
+                    'a dict must be {"codes": codes, "condition": condition}, got the keys '
+                    f"{sorted(map(str, x))}"
+                )
+        elif not hasattr(x, "dtype"):
+            raise ValueError(
+                'data must be codes or {"codes": codes, "condition": condition}, '
+                f"got a {type(x).__name__}"
+            )
+        codes, condition = _split(x)
+        if not hasattr(codes, "dtype"):
+            raise ValueError(f"codes must be one array or tensor, got a {type(codes).__name__}")
+        check_codes(codes, self.grid_shape, self.num_codes)
+        self.check_condition(condition, codes.shape[0])
+
+    def check_condition(self, condition: Any, batch: int | None = None) -> None:
+        """Raises `ValueError` where `condition` is not one for `batch` examples."""
+        shape: tuple = ()
+        if self.num_classes:
+            kind = f"integers (batch,) in [0, {self.num_classes})"
+        elif self.condition_channels:
+            shape = (*self.grid_shape, self.condition_channels)
+            kind = f"floats (batch, {', '.join(map(str, shape))})"
+        else:
+            if condition is not None:
+                raise ValueError(
+                    f"condition: {self.name} has none; give num_classes or condition_channels "
+                    "when it is made"
+                )
+            return
+        if condition is None:
+            raise ValueError(f"condition is missing: {self.name} needs {kind}")
+        if not hasattr(condition, "dtype"):
+            raise ValueError(f"condition must be {kind}, got a {type(condition).__name__}")
+        dtype = keras.backend.standardize_dtype(condition.dtype)
+        wanted = ("int",) if self.num_classes else ("float",)
+        if not any(name in dtype for name in wanted):
+            raise ValueError(f"condition must be {kind}, got dtype {dtype}")
+        got = tuple(condition.shape)
+        if len(got) != 1 + len(shape) or any(
+            g is not None and g != want for g, want in zip(got[1:], shape, strict=True)
+        ):
+            raise ValueError(f"condition must be {kind}, got shape {got}")
+        if None not in (batch, got[0]) and batch != got[0]:
+            raise ValueError(f"condition must be of the {batch} examples, got {got[0]}")
+        if isinstance(condition, np.ndarray) and condition.size:
+            low, high = condition.min(), condition.max()
+            if self.num_classes and not (0 <= low and high < self.num_classes):
+                raise ValueError(f"condition must be {kind}, got values from {low} to {high}")
+            if not np.isfinite(low + high):
+                raise ValueError("condition must be finite, got NaN or infinity")
+
+    def log_prob(self, x: Any, batch_size: int = 64) -> Any:
+        """Log-probability in nats of each example.
+
+        Args:
+            x: what `fit` takes: codes `(batch, *grid_shape)` or a dict of `codes` and
+                `condition`; arrays, tensors, or a dataset of such batches.
+            batch_size: examples at a time, for arrays.
+
+        Returns:
+            float32 `(batch,)`, an array; a tensor if codes are one.
+
+        Raises:
+            ValueError: wrong dtype or shape, or (arrays) a value out of range.
+        """
+        if hasattr(x, "shape") or isinstance(x, dict):
+            self.check_data(x)
+        return self._in_batches("log_prob", self._log_prob, x, batch_size)
+
+    def _log_prob(self, x: Any) -> Tensor:
+        return self._log_prob_of(_split(x)[0], self(x))
+
+    def sample(
+        self,
+        n: int,
+        condition: Any = None,
+        prompt: Any = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Draws `n` grids of codes.
+
+        The same seed gives the same samples, compiled by XLA (`compile(jit_compile=True)`) or
+        not, in batches of whatever size, and in a SavedModel; `sample(4)` are the first of
+        `sample(16)`. Where two backends or compilers round logits differently, a code of some
+        hundred thousands may differ.
+
+        Args:
+            n: how many.
+            condition: one class, or `n` of them; one map or `n`; None without conditioning.
+            prompt: the first codes in raster order, which are kept: whole rows
+                `(n, rows, *grid_shape[1:])`, or `(n, positions)`.
+            temperature: logits are divided by it.
+            top_k: draw from the `top_k` most likely codes of a position only.
+            top_p: draw from the most likely codes that together reach this probability only.
+            seed: an int; None for other samples every time.
+            batch_size: grids at a time.
+            verbose: 1 to show progress, 0 not to, "auto" to show it where it takes long.
+
+        Returns:
+            int32 `(n, *grid_shape)`.
+
+        Raises:
+            ValueError: an argument is out of its range, or condition or prompt do not fit.
+        """
+        if not isinstance(n, (int, np.integer)) or n < 0:
+            raise ValueError(f"n must be an integer of at least 0, got {n!r}")
+        known = np.zeros((n, self.num_positions), "int32")
+        keep = np.zeros((n, self.num_positions), bool)
+        if prompt is not None:
+            prompt = self._flat_prompt(prompt, n)
+            length = prompt.shape[1]
+            known[:, :length], keep[:, :length] = prompt, True
+        options = self._options(temperature, top_k, top_p)
+        return self._draw(known, keep, condition, options, seed, batch_size, verbose)
+
+    def inpaint(
+        self,
+        codes: Any,
+        mask: Any,
+        condition: Any = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Keeps the codes where `mask` is True and draws the others.
+
+        A drawn code depends on all codes before it in raster order, known or drawn, and on none
+        after it.
+
+        Args:
+            codes: integers `(batch, *grid_shape)`; where `mask` is False, anything in range.
+            mask: bool, `(batch, *grid_shape)` or `grid_shape`: True where a code is known.
+            condition: one class or map, or one an example.
+            temperature, top_k, top_p, seed, batch_size, verbose: as for `sample`.
+
+        Returns:
+            int32 `(batch, *grid_shape)`.
+
+        Raises:
+            ValueError: an argument is out of its range or of another shape.
+        """
+        codes = np.asarray(ops.convert_to_numpy(codes))
+        check_codes(codes, self.grid_shape, self.num_codes)
+        mask = np.asarray(ops.convert_to_numpy(mask))
+        if mask.dtype != bool or mask.shape not in (codes.shape, self.grid_shape):
+            raise ValueError(
+                f"mask must be bool of shape {codes.shape} or {self.grid_shape}, "
+                f"got {mask.dtype} {mask.shape}"
+            )
+        flat = (len(codes), self.num_positions)
+        keep = np.broadcast_to(mask, codes.shape).reshape(flat)
+        options = self._options(temperature, top_k, top_p)
+        known = codes.astype("int32").reshape(flat)
+        return self._draw(known, keep, condition, options, seed, batch_size, verbose)
+
+    def _flat_prompt(self, prompt: Any, n: int) -> np.ndarray:
+        prompt = np.asarray(ops.convert_to_numpy(prompt))
+        rest = self.grid_shape[1:]
+        if prompt.ndim == len(self.grid_shape) + 1 and prompt.shape[2:] == rest:
+            prompt = prompt.reshape((len(prompt), prompt.shape[1] * math.prod(rest)))
+        if prompt.ndim != 2 or prompt.shape[0] != n:
+            wanted = ", ".join(map(str, ("rows", *rest)))
+            raise ValueError(
+                f"prompt must have shape ({n}, positions) or ({n}, {wanted}), got {prompt.shape}"
+            )
+        if prompt.shape[1] > self.num_positions:
+            raise ValueError(
+                f"prompt has {prompt.shape[1]} codes, more than the grid's {self.num_positions}"
+            )
+        check_codes(prompt, (prompt.shape[1],), self.num_codes, "prompt")
+        return prompt
+
+    def _options(self, temperature: Any, top_k: Any, top_p: Any) -> sampling.Options:
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        if top_k is not None and (not isinstance(top_k, (int, np.integer)) or top_k < 1):
+            raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+        return sampling.Options(
+            np.float32(temperature),
+            np.int32(min(top_k or self.num_codes, self.num_codes)),
+            np.float32(top_p),
+        )
+
+    def _draw(
+        self,
+        known: np.ndarray,
+        keep: np.ndarray,
+        condition: Any,
+        options: sampling.Options,
+        seed: int | None,
+        batch_size: int,
+        verbose: str | int,
+    ) -> np.ndarray:
+        n = len(known)
+        condition = self._conditions(condition, n)
+        if n == 0:
+            return np.zeros((0, *self.grid_shape), "int32")
+        seed = random.getrandbits(31) if seed is None else seed
+        columns, rows = self.grid_shape[-1], self.num_positions // self.grid_shape[-1]
+        given = sampling.given_positions(self.grid_shape, n, seed)
+        u = ops.convert_to_numpy(given.u)
+        every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
+        progress = _Progress(-(-n // batch_size) * rows, verbose)
+        xla = bool(self.compiled and self.jit_compile)
+        start = self._compiled("initial_cache", self._start, xla)
+        sample_row = self._compiled("sample_row", self._sample_row, xla)
+        drawn = []
+        for first in range(0, n, batch_size):
+            some = slice(first, first + batch_size)
+            codes = known[some, :columns]  # of the row before the first: not looked at
+            cache = start(codes, None if condition is None else condition[some])
+            by_row = []
+            for row in range(rows):
+                given = sampling.Positions(*(x[some, row] for x in every))
+                cache, codes = sample_row(cache, codes, np.int32(row), given, options)
+                by_row.append(ops.convert_to_numpy(codes))
+                progress.advance()
+            drawn.append(np.stack(by_row, 1))
+        return np.concatenate(drawn).reshape((n, *self.grid_shape))
+
+    def _start(self, codes: Tensor, condition: Tensor | None) -> Any:
+        if condition is not None:
+            condition = self._as_tensor(condition)
+        return self.initial_cache(ops.shape(codes)[0], condition)
+
+    def _sample_row(self, *args: Any) -> tuple:
+        return sampling.sample_row(self, *args)
+
+    def _conditions(self, condition: Any, n: int) -> np.ndarray | None:
+        """Checked, and one for each of `n` examples."""
+        if condition is None:
+            self.check_condition(None)
+            return None
+        condition = np.asarray(ops.convert_to_numpy(condition))
+        single = 0 if self.num_classes else len(self.grid_shape) + 1
+        if condition.ndim == single:
+            condition = condition[None]
+            self.check_condition(condition)
+            return np.repeat(condition, n, 0)
+        self.check_condition(condition, n)
+        return condition
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "grid_shape": self.grid_shape,
+            "num_codes": self.num_codes,
+            "num_classes": self.num_classes,
+            "condition_channels": self.condition_channels,
+        }
+
+
+def _split(x: Any) -> tuple:
+    """Codes and condition of what `fit` takes."""
+    return (x["codes"], x.get("condition")) if isinstance(x, dict) else (x, None)
+
+
+class _Progress:
+    """A progress bar that "auto" shows once the work has taken long."""
+
+    def __init__(self, rows: int, verbose: str | int) -> None:
+        self.rows = rows
+        self.done = 0
+        self.shown_from = time.monotonic()
+        if verbose == "auto":
+            self.shown_from += SHOW_PROGRESS_AFTER_SECONDS
+        self.bar = keras.utils.Progbar(rows, unit_name="row") if verbose else None
+
+    def advance(self) -> None:
+        self.done += 1
+        if self.bar and time.monotonic() >= self.shown_from:
+            self.bar.update(self.done)
