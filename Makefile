@@ -6,6 +6,7 @@ PYTEST = -m pytest -n 2 --dist loadfile -q
 
 demo: .venv/installed
 	.venv/bin/python examples/image_reconstruction.py --out runs/demo
+	.venv/bin/python examples/image_generation.py runs/demo
 
 test: .venv/installed
 	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long" tests
@@ -28,6 +29,7 @@ bench: .venv/installed .venv-peers/installed
 	.venv/bin/python benchmarks/quantizer.py
 	.venv/bin/python benchmarks/quantizer_memory.py
 	.venv/bin/python benchmarks/training_step.py
+	.venv/bin/python benchmarks/sampling.py
 
 .venv/installed: requirements/lock.txt pyproject.toml
 	$(PYTHON) -m venv .venv

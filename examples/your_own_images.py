@@ -24,7 +24,7 @@ from support import scores
 from keras_vqvae import ImageVQVAE, PixelCNN, export_savedmodel
 from keras_vqvae.data import check_folder, from_folder, record
 
-STEPS_PER_EPOCH = 200
+STEPS_PER_EPOCH = 200  # how often held-out pictures are looked at
 
 
 def recorded_pictures(folder: Path) -> Path:
@@ -38,12 +38,17 @@ def recorded_pictures(folder: Path) -> Path:
 def fit(model: keras.Model, train: np.ndarray, held_out: np.ndarray, steps: int):
     """Trains, and keeps the weights that were best on held-out data: few pictures overfit."""
     epochs = max(1, steps // STEPS_PER_EPOCH)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * STEPS_PER_EPOCH, alpha=0.01)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
     model.compile(keras.optimizers.Adam(rate))
     dataset = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train)).repeat().batch(8)
     stop = keras.callbacks.EarlyStopping(patience=5, restore_best_weights=True)
-    model.fit(dataset, steps_per_epoch=STEPS_PER_EPOCH, epochs=epochs, validation_data=held_out,
-              callbacks=[stop])  # fmt: skip
+    model.fit(
+        dataset,
+        steps_per_epoch=min(steps, STEPS_PER_EPOCH),
+        epochs=epochs,
+        validation_data=held_out,
+        callbacks=[stop],
+    )
 
 
 def main() -> None:

@@ -133,6 +133,31 @@ def sample_row(
     return cache, ops.transpose(codes)
 
 
+def sample_rows(
+    model: Any, cache: Any, previous_row: Tensor, first: Tensor, given: Positions, options: Options
+) -> tuple[Any, Tensor]:
+    """Draws the codes of some rows, one after the other.
+
+    Args:
+        model, cache, previous_row, options: as for `sample_row`.
+        first: int32 scalar, the first of the rows.
+        given: of these rows, `(batch, rows, columns)`.
+
+    Returns:
+        the cache, and int32 codes `(batch, rows, columns)`.
+    """
+
+    def one(carry: tuple, x: tuple) -> tuple:
+        (cache, previous_row), (row, given) = carry, x
+        cache, codes = sample_row(model, cache, previous_row, row, given, options)
+        return (cache, codes), codes
+
+    rows = first + ops.arange(given.u.shape[1], dtype="int32")
+    by_row = Positions(*(ops.transpose(x, (1, 0, 2)) for x in given))
+    (cache, _), codes = backend.scan(one, (cache, previous_row), (rows, by_row))
+    return cache, ops.transpose(codes, (1, 0, 2))
+
+
 def given_positions(grid_shape: tuple, n: Any, seed: Any) -> Positions:
     """Uniform numbers for `n` examples of a grid, and no code known.
 
@@ -167,13 +192,5 @@ def sample(model: Any, n: Any, seed: Any, condition: Any, options: Options) -> T
     """
     given = given_positions(model.grid_shape, n, seed)
     cache = model.initial_cache(n, condition)
-
-    def one(carry: tuple, x: tuple) -> tuple:
-        cache, previous_row = carry
-        cache, codes = sample_row(model, cache, previous_row, x[0], x[1], options)
-        return (cache, codes), codes
-
-    by_row = Positions(*(ops.transpose(x, (1, 0, 2)) for x in given))
-    start = (cache, given.known[:, 0])
-    _, codes = backend.scan(one, start, (ops.arange(given.u.shape[1], dtype="int32"), by_row))
-    return ops.reshape(ops.transpose(codes, (1, 0, 2)), (-1, *model.grid_shape))
+    _, codes = sample_rows(model, cache, given.known[:, 0], 0, given, options)
+    return ops.reshape(codes, (-1, *model.grid_shape))

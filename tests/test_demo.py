@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from keras_vqvae import ImageVQVAE
+from keras_vqvae.data import images
 
 pytestmark = pytest.mark.tensorflow
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "image_reconstruction.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLE = EXAMPLES / "image_reconstruction.py"
 TINY = ["--frames", "300", "--hidden", "8", "--steps", "4"]
 
 
@@ -91,6 +93,40 @@ def test_demo_is_whole_and_resumes(tmp_path: Path) -> None:
     refused = run(out, "--epochs", "31")
     assert refused.returncode != 0 and "'epochs': 30" in refused.stderr
 
+    check_generation(out, environment)
+
+
+def generate(out: Path, environment: dict, *arguments: str) -> subprocess.CompletedProcess:
+    tiny = ["--hidden", "8", "--layers", "2", "--epochs", "2", "--samples", "9", *arguments]
+    line = [sys.executable, str(EXAMPLES / "image_generation.py"), str(out), *tiny]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def check_generation(out: Path, environment: dict) -> None:
+    """The second stage of the demo, on the first one's folder."""
+    finished = generate(out, environment, "--steps", "20")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert re.search(r"^samples: \d+ values, 0 differ$", finished.stdout, re.MULTILINE)
+    assert re.search(r"^log_probs: \d+ values, 0 differ$", finished.stdout, re.MULTILINE)
+    metrics = json.loads((out / "prior" / "metrics.json").read_text())
+    assert len(metrics["bits_per_code"]) == 3
+    for bits in metrics["bits_per_code"].values():
+        assert bits["uniform"] == 9 and 1 < bits["unigram"] < 10 and 1 < bits["PixelCNN"] < 10
+    assert 0 < metrics["greatest_share_of_codes_in_common"]["max"] <= 1
+    pictures = np.load(out / "prior" / "samples.npz")
+    assert pictures["samples"].shape == pictures["nearest"].shape == (9, 64, 64, 3)
+    page = (out / "report.html").read_text()
+    assert "PixelCNN" in page and page.count("data:image/png;base64,") == 5
+    assert (out / "savedmodel" / "2" / "saved_model.pb").exists()
+
+    history = (out / "prior" / "history.csv").read_text()
+    again = generate(out, environment, "--steps", "20")
+    assert again.returncode == 0 and (out / "prior" / "history.csv").read_text() == history
+    refused = generate(out, environment, "--steps", "22")
+    assert refused.returncode != 0 and "'steps': 20" in refused.stderr
+    refused = generate(out.parent, environment, "--steps", "20")
+    assert refused.returncode != 0 and "no finished run" in refused.stderr
+
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
@@ -106,6 +142,33 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     finished = run(tmp_path / "run", *arguments, data=str(folder))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert "held-out tenth" in json.loads((tmp_path / "run" / "metrics.json").read_text())["unseen"]
+
+
+def test_your_own_images(tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "run"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(30):
+        picture = random.integers(0, 256, (20, 30, 3)).astype("uint8")
+        keras.utils.save_img(folder / f"{number:02}.png", picture, scale=False)
+    (folder / "broken.png").write_bytes(b"no picture")
+    script = str(EXAMPLES / "your_own_images.py")
+    options = ["--size", "16", "--num-codes", "8", "--hidden", "8", "--layers", "2"]
+    line = [sys.executable, script, str(folder), "--out", str(out), *options, "--steps", "5"]
+    finished = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    tokens = np.load(out / "tokens.npz")
+    assert tokens["codes"].shape == (30, 4, 4) and tokens["codes"].dtype == np.int32
+    assert [Path(f).name for f in tokens["files"]] == [f"{n:02}.png" for n in range(30)]
+    # Tokens are of the pictures beside which their names stand.
+    vqvae = keras.models.load_model(out / "vqvae.keras")
+    dataset = images.from_folder(folder, (16, 16), skip_corrupt=True)
+    np.testing.assert_array_equal(vqvae.encode(dataset), tokens["codes"])
+    assert keras.models.load_model(out / "prior.keras").sample(1, seed=0).shape == (1, 4, 4)
+    for name in ("reconstructions.png", "samples.png", "savedmodel/1/saved_model.pb"):
+        assert (out / name).exists()
+    refused = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert refused.returncode != 0 and "holds a finished run" in refused.stderr
 
 
 def test_unknown_data_and_unwritable_output(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:
 
     Calls `error` with a message where it cannot be written or holds another run.
     """
-    free = ("out", "skip_corrupt")  # they change no result
+    free = ("out", "run", "skip_corrupt")  # they change no result
     arguments = json.loads(json.dumps({k: v for k, v in arguments.items() if k not in free}))
     path = out / "arguments.json"
     try:

@@ -14,6 +14,7 @@ from keras_vqvae.backend import Tensor
 from keras_vqvae.models.base import Model, check_codes
 
 SHOW_PROGRESS_AFTER_SECONDS = 3.0
+CALLS_A_GRID = 4
 
 
 class Autoregressive(Model):
@@ -326,26 +327,28 @@ class Autoregressive(Model):
         if n == 0:
             return np.zeros((0, *self.grid_shape), "int32")
         seed = random.getrandbits(31) if seed is None else seed
-        columns, rows = self.grid_shape[-1], self.num_positions // self.grid_shape[-1]
         given = sampling.given_positions(self.grid_shape, n, seed)
         u = ops.convert_to_numpy(given.u)
         every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
-        progress = _Progress(-(-n // batch_size) * rows, verbose)
+        rows = u.shape[1]
+        # A grid takes a few calls rather than one, for progress and interruption; each costs time.
+        calls = max(calls for calls in range(1, CALLS_A_GRID + 1) if rows % calls == 0)
+        progress = _Progress(-(-n // batch_size) * calls, verbose)
         xla = bool(self.compiled and self.jit_compile)
         start = self._compiled("initial_cache", self._start, xla)
-        sample_row = self._compiled("sample_row", self._sample_row, xla)
+        sample_rows = self._compiled("sample_rows", self._sample_rows, xla)
         drawn = []
         for first in range(0, n, batch_size):
             some = slice(first, first + batch_size)
-            codes = known[some, :columns]  # of the row before the first: not looked at
+            codes = every.known[some, :1]  # of the row before the first: not looked at
             cache = start(codes, None if condition is None else condition[some])
-            by_row = []
-            for row in range(rows):
-                given = sampling.Positions(*(x[some, row] for x in every))
-                cache, codes = sample_row(cache, codes, np.int32(row), given, options)
-                by_row.append(ops.convert_to_numpy(codes))
+            parts = []
+            for row in range(0, rows, rows // calls):
+                part = sampling.Positions(*(x[some, row : row + rows // calls] for x in every))
+                cache, codes = sample_rows(cache, codes[:, -1], np.int32(row), part, options)
+                parts.append(ops.convert_to_numpy(codes))
                 progress.advance()
-            drawn.append(np.stack(by_row, 1))
+            drawn.append(np.concatenate(parts, 1))
         return np.concatenate(drawn).reshape((n, *self.grid_shape))
 
     def _start(self, codes: Tensor, condition: Tensor | None) -> Any:
@@ -353,8 +356,8 @@ class Autoregressive(Model):
             condition = self._as_tensor(condition)
         return self.initial_cache(ops.shape(codes)[0], condition)
 
-    def _sample_row(self, *args: Any) -> tuple:
-        return sampling.sample_row(self, *args)
+    def _sample_rows(self, *args: Any) -> tuple:
+        return sampling.sample_rows(self, *args)
 
     def _conditions(self, condition: Any, n: int) -> np.ndarray | None:
         """Checked, and one for each of `n` examples."""
@@ -388,13 +391,12 @@ def _split(x: Any) -> tuple:
 class _Progress:
     """A progress bar that "auto" shows once the work has taken long."""
 
-    def __init__(self, rows: int, verbose: str | int) -> None:
-        self.rows = rows
+    def __init__(self, parts: int, verbose: str | int) -> None:
         self.done = 0
         self.shown_from = time.monotonic()
         if verbose == "auto":
             self.shown_from += SHOW_PROGRESS_AFTER_SECONDS
-        self.bar = keras.utils.Progbar(rows, unit_name="row") if verbose else None
+        self.bar = keras.utils.Progbar(parts, unit_name="part") if verbose else None
 
     def advance(self) -> None:
         self.done += 1
