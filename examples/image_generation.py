@@ -70,10 +70,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6000, help="training steps")
     parser.add_argument("--batch", type=int, default=8, help="grids a step")
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at its highest")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
     parser.add_argument("--epochs", type=int, default=10, help="parts to divide the steps into")
     parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, default=0.9)
     args = parser.parse_args()
     if not (args.run / "report.html").exists():
         parser.error(f"run: {args.run} holds no finished run of image_reconstruction.py")
@@ -95,7 +95,10 @@ def main() -> None:
             {
                 "parameters": prior.count_params(),
                 "temperature": args.temperature,
-                "bits_per_code": generation.bits_per_code(prior, codes, unseen_codes),
+                "bits_per_code": {
+                    name: generation.bits_per_code(prior, codes, x)
+                    for name, x in unseen_codes.items()
+                },
                 "seconds_with_compilation": first,
                 **figures,
             },

@@ -79,12 +79,15 @@ def draw(logits: Tensor, u: Tensor, options: Options) -> Tensor:
     Returns:
         int32 `(batch,)`: of the codes whose probability, after `options`, is not zero.
     """
-    cumulative = ops.cumsum(weights(logits, options), -1)
-    total = cumulative[:, -1:]
-    below = ops.sum(ops.cast(cumulative <= u[:, None] * total, "int32"), -1)
-    # A product that is rounded up to the total must give the last code that can be drawn.
-    last = ops.sum(ops.cast(cumulative < total, "int32"), -1)
-    return ops.minimum(below, last)
+    relative = weights(logits, options)
+    cumulative = ops.cumsum(relative, -1)
+    target = u[:, None] * cumulative[:, -1:]
+    index = ops.arange(logits.shape[-1], dtype="int32")
+    # XLA sums in pairs: where nothing is added its sums may rise, or fall, by a rounding.
+    allowed = relative > 0
+    first = ops.min(ops.where(allowed & (cumulative > target), index, index[-1]), -1)
+    # The target may be rounded up to the sum of all: then it is the last code that can be drawn.
+    return ops.minimum(first, ops.max(ops.where(allowed, index, 0), -1))
 
 
 class Positions(NamedTuple):

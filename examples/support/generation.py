@@ -1,28 +1,32 @@
 """Figures of a prior: bits per code, cost of a sample, likeness to what it was trained on."""
 
 import time
+from typing import Any
 
 import numpy as np
 
 from keras_vqvae import ImageVQVAE, PixelCNN
 
 
-def bits_per_code(prior: PixelCNN, train: np.ndarray, unseen: dict[str, np.ndarray]) -> dict:
+def bits_per_code(prior: PixelCNN, train: np.ndarray, unseen: Any) -> dict[str, float]:
     """Cross-entropy of unseen codes in bits: the prior's, and those of two simpler models.
 
     The unigram model knows how frequent each code is in training (add-one smoothing); the uniform
     one knows nothing.
+
+    Args:
+        prior: a trained model.
+        train: codes that it was trained on.
+        unseen: codes, or codes and condition, as `prior.log_prob` takes them.
     """
     counts = np.bincount(train.ravel(), minlength=prior.num_codes) + 1
     unigram = -np.log2(counts / counts.sum())
-    nats = prior.num_positions * np.log(2)
+    codes = unseen["codes"] if isinstance(unseen, dict) else unseen
+    nats = -prior.log_prob(unseen).mean() / prior.num_positions
     return {
-        name: {
-            "uniform": float(np.log2(prior.num_codes)),
-            "unigram": float(unigram[codes].mean()),
-            "PixelCNN": float(-prior.log_prob(codes).mean() / nats),
-        }
-        for name, codes in unseen.items()
+        "uniform": float(np.log2(prior.num_codes)),
+        "unigram": float(unigram[codes].mean()),
+        "PixelCNN": float(nats / np.log(2)),
     }
 
 
