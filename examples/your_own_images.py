@@ -35,11 +35,11 @@ def recorded_pictures(folder: Path) -> Path:
     return folder
 
 
-def fit(model: keras.Model, train: np.ndarray, held_out: np.ndarray, steps: int):
+def fit(model: keras.Model, train: np.ndarray, held_out: np.ndarray, rate: float, steps: int):
     """Trains, and keeps the weights that were best on held-out data: few pictures overfit."""
     epochs = max(1, steps // STEPS_PER_EPOCH)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.01)
-    model.compile(keras.optimizers.Adam(rate))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.01)
+    model.compile(keras.optimizers.Adam(schedule))
     dataset = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train)).repeat().batch(8)
     stop = keras.callbacks.EarlyStopping(patience=5, restore_best_weights=True)
     model.fit(
@@ -75,7 +75,7 @@ def main() -> None:
 
     keras.utils.set_random_seed(0)
     vqvae = ImageVQVAE(images.shape[1:], args.num_codes, 32, hidden=args.hidden, residual_hidden=32)
-    fit(vqvae, images[~held_out], images[held_out], args.steps)
+    fit(vqvae, images[~held_out], images[held_out], 1e-3, args.steps)
     vqvae.save(args.out / "vqvae.keras")
     shown = images[held_out][:12]
     rows = scores.grid([shown, vqvae.reconstruct(shown)])
@@ -85,7 +85,7 @@ def main() -> None:
     np.savez_compressed(args.out / "tokens.npz", codes=codes, files=[str(f) for f in files])
 
     prior = PixelCNN(vqvae.grid_shape, vqvae.num_codes, hidden=args.hidden, num_layers=args.layers)
-    fit(prior, codes[~held_out], codes[held_out], args.steps)
+    fit(prior, codes[~held_out], codes[held_out], 2e-3, args.steps)
     prior.save(args.out / "prior.keras")
     samples = vqvae.decode(prior.sample(24, seed=0))
     rows = scores.grid([samples[:12], samples[12:]])

@@ -49,13 +49,21 @@ def fashion_mnist(
 
     Raises:
         ValueError: the folder lacks one of the files, or one is corrupt; the message names it.
+        RuntimeError: it cannot be downloaded; the message says where else to get it.
     """
     if folder is not None:
         return _read_fashion_mnist(pathlib.Path(folder))
     for place in (pathlib.Path("/", _FASHION_MNIST), _fetched_fashion_mnist()):
         if place.is_dir():
             return _read_fashion_mnist(place)
-    (x_train, y_train), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
+    try:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
+    except Exception as error:  # Keras raises nothing narrower
+        raise RuntimeError(
+            "Fashion-MNIST cannot be downloaded by keras.datasets. On Debian or Ubuntu run "
+            "keras_vqvae.data.fetch_debian_fashion_mnist() once; elsewhere give a folder with its "
+            "four idx files."
+        ) from error
     return (
         (x_train[..., None], y_train.astype(np.int32)),
         (x_test[..., None], y_test.astype(np.int32)),

@@ -14,7 +14,7 @@ from keras_vqvae.backend import Tensor
 from keras_vqvae.models.base import Model, check_codes
 
 SHOW_PROGRESS_AFTER_SECONDS = 3.0
-CALLS_A_GRID = 4
+CODES_A_CALL = 4096
 
 
 class Autoregressive(Model):
@@ -331,12 +331,14 @@ class Autoregressive(Model):
         u = ops.convert_to_numpy(given.u)
         every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
         rows = u.shape[1]
-        # A grid takes a few calls rather than one, for progress and interruption; each costs time.
-        calls = max(calls for calls in range(1, CALLS_A_GRID + 1) if rows % calls == 0)
+        # Long work is done in several calls, for progress and interruption; each costs time.
+        most = min(n, batch_size) * self.num_positions // CODES_A_CALL
+        calls = max(calls for calls in (1, 2, 4, 8) if calls <= max(most, 1) and rows % calls == 0)
         progress = _Progress(-(-n // batch_size) * calls, verbose)
         xla = bool(self.compiled and self.jit_compile)
         start = self._compiled("initial_cache", self._start, xla)
-        sample_rows = self._compiled("sample_rows", self._sample_rows, xla)
+        # By number of rows: TensorFlow would take another number for one that is not known.
+        sample_rows = self._compiled(f"sample {rows // calls} rows", self._sample_rows, xla)
         drawn = []
         for first in range(0, n, batch_size):
             some = slice(first, first + batch_size)

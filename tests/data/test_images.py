@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vqvae import data
+from keras_vqvae.data import idx
 from keras_vqvae.data import images as images_module
 from keras_vqvae.data.cache import cache_dir
 
@@ -385,6 +386,17 @@ def test_fashion_mnist_from_a_folder(tmp_path, below):
         assert x.dtype == np.uint8 and y.dtype == np.int32
         np.testing.assert_array_equal(x, want_x[..., None])
         np.testing.assert_array_equal(y, want_y)
+
+
+def test_fashion_mnist_that_cannot_be_downloaded_names_the_cure(tmp_path, monkeypatch):
+    def unreachable():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setenv("KERAS_VQVAE_CACHE", str(tmp_path))
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", unreachable)
+    monkeypatch.setattr(idx, "_FASHION_MNIST", "no/such/folder")
+    with pytest.raises(RuntimeError, match="fetch_debian_fashion_mnist"):
+        data.fashion_mnist()
 
 
 def test_fashion_mnist_names_a_wrong_file(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_vqvae import GatedMaskedConv2D, PixelCNN
+from keras_vqvae.models import autoregressive
 from tests.checks import (
     assert_same,
     check_model,
@@ -335,7 +336,18 @@ def test_progress_is_shown_when_asked_for(capsys: pytest.CaptureFixture) -> None
     model = make()
     model.sample(2, seed=0)
     assert capsys.readouterr().out == ""
-    model.sample(2, seed=0, verbose=1)
+    model.sample(2, seed=0, batch_size=1, verbose=1)
+    assert "2/2" in capsys.readouterr().out
+
+
+def test_work_in_parts_draws_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    model = sharpened(make(num_classes=3))
+    whole = model.sample(5, 1, seed=1)
+    monkeypatch.setattr(autoregressive, "CODES_A_CALL", 20)
+    monkeypatch.setattr(autoregressive, "SHOW_PROGRESS_AFTER_SECONDS", 0.0)
+    np.testing.assert_array_equal(model.sample(5, 1, seed=1), whole)
     assert "4/4" in capsys.readouterr().out
 
 
