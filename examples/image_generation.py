@@ -15,10 +15,9 @@ import image_reconstruction
 import keras
 import numpy as np
 import tensorflow as tf
-from support import generation
+from support import generation, runs
 from support.checks import check_without_package
 from support.report import write_report
-from support.runs import open_run, write_json
 
 from keras_vqvae import PixelCNN, export_savedmodel
 from keras_vqvae.data import vizdoom_recorder
@@ -54,7 +53,7 @@ def train(args: argparse.Namespace, codes: np.ndarray, unseen: np.ndarray, num_c
         epochs=args.epochs,
         validation_data=unseen,
         callbacks=[
-            keras.callbacks.BackupAndRestore(args.out / "backup", delete_checkpoint=False),
+            runs.backup(args.out),
             keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
         ],
     )
@@ -77,7 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     if not (args.run / "report.html").exists():
         parser.error(f"run: {args.run} holds no finished run of image_reconstruction.py")
-    args.out = open_run(args.run / "prior", vars(args), parser.error)
+    args.out = runs.open_run(args.run / "prior", vars(args), parser.error)
     vqvae = keras.models.load_model(args.run / "model.keras")
     pictures, unseen = load(args.run)
     codes = vqvae.encode(pictures)
@@ -90,7 +89,7 @@ def main() -> None:
         first = time.perf_counter() - start  # compilation included
         figures, nearest = generation.compare(prior, vqvae, drawn, codes, pictures)
         np.savez(args.out / "samples.npz", samples=vqvae.decode(drawn), nearest=nearest)
-        write_json(
+        runs.write_json(
             path,
             {
                 "parameters": prior.count_params(),

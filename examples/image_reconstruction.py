@@ -13,10 +13,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from support import scores
+from support import runs, scores
 from support.checks import check_without_package
 from support.report import write_report
-from support.runs import open_run, write_json
 
 from keras_vqvae import ImageVQVAE, callbacks, export_savedmodel
 from keras_vqvae.data import idx, images, vizdoom_recorder
@@ -63,7 +62,7 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
         epochs=args.epochs,
         validation_data=images.from_array(unseen),
         callbacks=[
-            keras.callbacks.BackupAndRestore(args.out / "backup", delete_checkpoint=False),
+            runs.backup(args.out),
             keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
             callbacks.ReconstructionPictures(unseen[:12], args.out / "training", every=5),
             callbacks.CodebookHistogram(args.out / "training", every=5),
@@ -101,12 +100,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=19)
     parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
     args = parser.parse_args()
-    args.out = open_run(args.out or Path("runs") / Path(args.data).name, vars(args), parser.error)
+    out = args.out or Path("runs") / Path(args.data).name
+    args.out = runs.open_run(out, vars(args), parser.error)
     pictures, unseen = load(args)
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
     metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
     if not metrics_path.exists():
-        write_json(metrics_path, evaluate(args, vqvae, pictures[::6], unseen))
+        runs.write_json(metrics_path, evaluate(args, vqvae, pictures[::6], unseen))
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel)
     check_without_package(vqvae, savedmodel, np.concatenate([x[:16] for x in unseen.values()]))

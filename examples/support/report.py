@@ -42,9 +42,9 @@ brightened (gamma 2) for display; all figures are of the pictures as they are.{%
 {% if prior %}
 <h2>Generation</h2>
 <p>A PixelCNN of {{ "{:,}".format(prior.parameters) }} parameters, drawn from at temperature
-{{ prior.temperature }}: {{ "%.2f"|format(prior.seconds_per_sample) }} s a picture in a batch of
-{{ num_samples }}, the cost of {{ "%.1f"|format(prior.forward_passes_per_sample) }} forward passes.
-Running the network again for every code would cost {{ prior.codes_per_sample }}.</p>
+{{ prior.temperature }}: {{ "%.0f"|format(1000 * prior.seconds_per_sample) }} ms a picture in a
+batch of {{ num_samples }}, the cost of {{ "%.1f"|format(prior.forward_passes_per_sample) }} forward
+passes. Running the network again for every code would cost {{ prior.codes_per_sample }}.</p>
 <figure><img src="{{ samples }}" alt="samples and the training pictures nearest to them">
 <figcaption>Samples, and below each the training picture nearest to it, so that copying would show.
 With the training picture most like it, a sample shares
