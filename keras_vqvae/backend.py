@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 BACKEND = keras.backend.backend()
@@ -96,6 +97,22 @@ def map_chunks(fn: Callable, chunks: Tensor) -> Tensor:
     if BACKEND == "tensorflow":
         return tf.map_fn(fn, chunks, fn_output_signature="int32")
     return jax.lax.map(fn, chunks)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The values of an array or tensor; None where they are not known yet, in a graph or trace."""
+    if isinstance(x, np.ndarray):
+        return x
+    if BACKEND == "tensorflow":
+        known = isinstance(x, tf.Tensor) and hasattr(x, "numpy")
+    else:
+        known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+    return ops.convert_to_numpy(x) if known else None
+
+
+def in_graph() -> bool:
+    """Whether TensorFlow is building a graph, in which no value is known."""
+    return BACKEND == "tensorflow" and not tf.executing_eagerly()
 
 
 def scan(fn: Callable, carry: Any, xs: Any) -> tuple[Any, Tensor]:

@@ -103,6 +103,9 @@ def export_savedmodel(
 def _check_prior(prior: Autoregressive, vqvae: VQVAE) -> None:
     if not isinstance(prior, Autoregressive):
         raise ValueError(f"prior must be an autoregressive model over codes, got {prior!r}")
+    if not prior.built:
+        raise ValueError("prior is not built: fit it, or call it on a batch of codes")
+    prior.check_weights()
     ours, theirs = (
         {"grid_shape": tuple(model.grid_shape), "num_codes": model.num_codes}
         for model in (prior, vqvae)

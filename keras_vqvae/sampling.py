@@ -4,9 +4,9 @@ A model is sampled through three methods, which see one position at a time:
 
 - `initial_cache(batch, condition)`: any nest of tensors;
 - `begin_row(cache, previous_row, row)`: what a row of positions needs once, given the codes of
-  the row before, `(batch, columns)` (not yet meaningful for row 0);
-- `step(cache, previous, position) -> (logits, cache)`: given the code before, `(batch,)` (not yet
-  meaningful at the start of a row), the logits `(batch, num_codes)` of a position in raster order.
+  the row before, `(batch, columns)` (for row 0 there is none, and what is given means nothing);
+- `step(cache, previous, position) -> (logits, cache)`: given the code before, `(batch,)` (for
+  position 0 there is none), the logits `(batch, num_codes)` of a position in raster order.
 
 The uniform numbers are arguments, drawn before the loop: so a seed means the same samples eagerly,
 compiled, and in a SavedModel, and fast and slow sampling compare number by number.
@@ -83,10 +83,10 @@ def draw(logits: Tensor, u: Tensor, options: Options) -> Tensor:
     cumulative = ops.cumsum(relative, -1)
     target = u[:, None] * cumulative[:, -1:]
     index = ops.arange(logits.shape[-1], dtype="int32")
-    # XLA sums in pairs: where nothing is added its sums may rise, or fall, by a rounding.
+    # XLA sums in another order for each entry: sums may rise, or fall, where nothing is added.
     allowed = relative > 0
     first = ops.min(ops.where(allowed & (cumulative > target), index, index[-1]), -1)
-    # The target may be rounded up to the sum of all: then it is the last code that can be drawn.
+    # And their last need not be the greatest: beyond all it is the last code that can be drawn.
     return ops.minimum(first, ops.max(ops.where(allowed, index, 0), -1))
 
 
@@ -132,7 +132,7 @@ def sample_row(
         return (cache, code), code
 
     xs = (ops.arange(columns, dtype="int32"), Positions(*(ops.transpose(x) for x in given)))
-    (cache, _), codes = backend.scan(one, (cache, previous_row[:, 0]), xs)
+    (cache, _), codes = backend.scan(one, (cache, previous_row[:, -1]), xs)
     return cache, ops.transpose(codes)
 
 

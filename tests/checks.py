@@ -16,6 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vqvae import Autoregressive, sampling
+
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -282,23 +284,33 @@ def check_steps(model: keras.Model, x: Any, tolerance: float = 1e-5) -> None:
     rows = codes.reshape(batch, -1, columns)
     expected = to_numpy(model(x)).reshape(*rows.shape, model.num_codes)
     cache = model.initial_cache(batch, condition)
-    # What comes before a row must not be looked at where there is nothing: junk, within range.
+    # Where there is nothing before, what is given must not be looked at: junk, within range.
     junk = np.full((batch, columns), model.num_codes - 1, "int32")
+    by_rows = type(model).begin_row is not Autoregressive.begin_row
+    flat = codes.reshape(batch, -1)
     for row in range(rows.shape[1]):
         cache = model.begin_row(cache, rows[:, row - 1] if row else junk, row)
         for column in range(columns):
-            previous = rows[:, row, column - 1] if column else junk[:, 0]
-            logits, cache = model.step(cache, previous, np.int32(row * columns + column))
+            position = row * columns + column
+            unknown = column == 0 if by_rows else position == 0
+            previous = junk[:, 0] if unknown else flat[:, position - 1]
+            logits, cache = model.step(cache, previous, np.int32(position))
             np.testing.assert_allclose(
                 to_numpy(logits), expected[:, row, column], atol=tolerance, rtol=tolerance
             )
 
 
-def naive_sample(model: keras.Model, n: int, seed: int, condition: Any = None) -> np.ndarray:
+def naive_sample(
+    model: keras.Model,
+    n: int,
+    seed: int,
+    condition: Any = None,
+    temperature: float = 1.0,
+    top_k: int = 10**6,
+    top_p: float = 1.0,
+) -> np.ndarray:
     """Samples by running the whole network again for every position, from the same numbers."""
-    from keras_vqvae import sampling
-
-    options = sampling.Options(np.float32(1), np.int32(model.num_codes), np.float32(1))
+    options = sampling.Options(np.float32(temperature), np.int32(top_k), np.float32(top_p))
     u = to_numpy(sampling.given_positions(model.grid_shape, n, seed).u).reshape(n, -1)
     codes = np.zeros((n, *model.grid_shape), "int32")
     for position in range(model.num_positions):

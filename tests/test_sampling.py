@@ -57,14 +57,33 @@ def test_equals_of_the_last_are_kept() -> None:
 
 @pytest.mark.parametrize("restricted", [options(), options(top_k=50), options(top_p=0.6)])
 def test_only_what_is_allowed_is_drawn(restricted: sampling.Options) -> None:
-    # In float32 `u` times the total is often the total itself: without a clip this picks code 512,
-    # or one that has no probability.
+    # JAX and XLA sum in an order in which sums of nothing may rise or fall by a rounding.
     logits = np.random.default_rng(0).normal(0, 2, (2000, 512)).astype("float32")
     weights = to_numpy(sampling.weights(logits, restricted))
-    for u in (0.0, 1 - 2**-24):
-        codes = to_numpy(sampling.draw(logits, np.full(2000, u, "float32"), restricted))
+    layer = keras.layers.Layer()
+    draw = backend.jit(lambda logits, u: sampling.draw(logits, u, restricted), layer, xla=True)
+    # Also numbers right at the steps of the distribution function, where a rounding decides.
+    steps = np.cumsum(weights, -1)
+    at_steps = np.minimum(steps[:, 100] / steps[:, -1], 1 - 2**-24)
+    for u in (np.zeros(2000), np.full(2000, 1 - 2**-24), at_steps):
+        codes = to_numpy(draw(logits, u.astype("float32")))
         assert codes.dtype == np.int32
         assert (np.take_along_axis(weights, codes[:, None], 1) > 0).all()
+
+
+def test_sums_that_rise_and_fall_where_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.array([[1.0, -np.inf, 2.0, -np.inf, 0.5, -np.inf]], "float32")
+    falls = [0.3, 0.3000001, 0.8, 0.7999999, 1.0, 0.9999999]
+    rises = [0.3, 0.3000001, 0.8, 0.8000001, 1.0, 1.0000002]
+    for sums, expected in (
+        (falls, {0.0: 0, 0.3: 0, 0.30000006: 2, 0.80000015: 4, 0.9999999: 4}),
+        (rises, {0.29: 0, 0.30000003: 2, 0.8: 4, 1 - 2**-24: 4}),
+    ):
+        given = keras.ops.convert_to_tensor(np.array([sums], "float32"))
+        monkeypatch.setattr(sampling.ops, "cumsum", lambda x, axis, given=given: given)
+        for u, code in expected.items():
+            drawn = sampling.draw(logits, np.array([u], "float32"), options())
+            assert to_numpy(drawn).tolist() == [code], (sums, u)
 
 
 def test_impossible_codes_are_never_drawn() -> None:

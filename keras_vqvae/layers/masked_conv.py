@@ -67,6 +67,9 @@ class GatedMaskedConv2D(keras.layers.Layer):
             self._condition.build(condition_shape)
 
     def call(self, inputs: tuple, condition: Tensor | None = None) -> tuple:
+        if (condition is None) != (self._condition is None):
+            was = "without" if self._condition is None else "with"
+            raise ValueError(f"{self.name} was built {was} a condition, and is called otherwise")
         vertical, horizontal = inputs
         past = self.taps - 1
         width = vertical.shape[2]

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vqvae import functional, sampling
+from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
-from keras_vqvae.models.base import Model, check_codes
+from keras_vqvae.models.base import Model, check_codes, positive_integer
 
 SHOW_PROGRESS_AFTER_SECONDS = 3.0
 CODES_A_CALL = 4096
@@ -40,43 +40,33 @@ class Autoregressive(Model):
         condition_channels: int | None = None,
         **kwargs: Any,
     ) -> None:
-        grid_shape = tuple(grid_shape)
-        for name, value in {
-            "grid_shape": grid_shape,
-            "num_codes": (num_codes,),
-            "num_classes": () if num_classes is None else (num_classes,),
-            "condition_channels": () if condition_channels is None else (condition_channels,),
-        }.items():
-            if any(not isinstance(entry, int) or entry < 1 for entry in value):
-                raise ValueError(f"{name} must be positive integers, got {value}")
-        if num_classes and condition_channels:
+        if num_classes is not None and condition_channels is not None:
             raise ValueError(
                 "num_classes and condition_channels exclude each other: to have both, put the "
                 "class into channels of the map"
             )
         # Codes are integers, and stay so.
         super().__init__(autocast=False, **kwargs)
-        self.grid_shape = grid_shape
-        self.num_codes = num_codes
+        self.grid_shape = tuple(positive_integer("each of grid_shape", n) for n in grid_shape)
+        self.num_codes = positive_integer("num_codes", num_codes)
         self.num_classes = num_classes
+        if num_classes is not None:
+            self.num_classes = positive_integer("num_classes", num_classes)
         self.condition_channels = condition_channels
+        if condition_channels is not None:
+            self.condition_channels = positive_integer("condition_channels", condition_channels)
 
     @property
     def num_positions(self) -> int:
         return math.prod(self.grid_shape)
 
-    @property
-    def input_dtype(self) -> str:
-        """What `Model.export` takes for the input's dtype."""
-        return "int32"
-
     def logits(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Logits `(batch, *grid_shape, num_codes)` of each position given those before it."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement logits")
 
     def initial_cache(self, batch: Any, condition: Tensor | None = None) -> Any:
         """What `begin_row` and `step` need of the past, before there is one: a nest of tensors."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement initial_cache to sample")
 
     def begin_row(self, cache: Any, previous_row: Tensor, row: Tensor) -> Any:
         """The cache for a new row, given int32 codes `(batch, columns)` of the one before.
@@ -88,10 +78,10 @@ class Autoregressive(Model):
     def step(self, cache: Any, previous: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """Logits `(batch, num_codes)` at a position in raster order, and the cache.
 
-        `previous`, int32 `(batch,)`, is the code before; at the start of a row it must not be
-        looked at where `begin_row` is implemented.
+        `previous`, int32 `(batch,)`, is the code before in raster order. For position 0 there is
+        none, and what is given must not be looked at.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement step to sample")
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
         self.check_data(inputs)
@@ -163,11 +153,12 @@ class Autoregressive(Model):
             raise ValueError(f"condition must be {kind}, got shape {got}")
         if None not in (batch, got[0]) and batch != got[0]:
             raise ValueError(f"condition must be of the {batch} examples, got {got[0]}")
-        if isinstance(condition, np.ndarray) and condition.size:
-            low, high = condition.min(), condition.max()
+        values = backend.concrete(condition)
+        if values is not None and values.size:
+            low, high = values.min(), values.max()
             if self.num_classes and not (0 <= low and high < self.num_classes):
                 raise ValueError(f"condition must be {kind}, got values from {low} to {high}")
-            if not np.isfinite(low + high):
+            if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError("condition must be finite, got NaN or infinity")
 
     def log_prob(self, x: Any, batch_size: int = 64) -> Any:
@@ -184,7 +175,7 @@ class Autoregressive(Model):
         Raises:
             ValueError: wrong dtype or shape, or (arrays) a value out of range.
         """
-        if hasattr(x, "shape") or isinstance(x, dict):
+        if hasattr(x, "shape") or isinstance(x, (dict, list, tuple)):
             self.check_data(x)
         return self._in_batches("log_prob", self._log_prob, x, batch_size)
 
@@ -207,8 +198,9 @@ class Autoregressive(Model):
 
         The same seed gives the same samples, compiled by XLA (`compile(jit_compile=True)`) or
         not, in batches of whatever size, and in a SavedModel; `sample(4)` are the first of
-        `sample(16)`. Where two backends or compilers round logits differently, a code of some
-        hundred thousands may differ.
+        `sample(16)`. That holds in float32: where logits are rounded differently, a code of some
+        hundred thousands may differ, and under a mixed precision policy some in a hundred.
+        TensorFlow and JAX make other uniform numbers of a seed.
 
         Args:
             n: how many.
@@ -218,7 +210,7 @@ class Autoregressive(Model):
             temperature: logits are divided by it.
             top_k: draw from the `top_k` most likely codes of a position only.
             top_p: draw from the most likely codes that together reach this probability only.
-            seed: an int; None for other samples every time.
+            seed: an int of 32 bits; None for other samples every time.
             batch_size: grids at a time.
             verbose: 1 to show progress, 0 not to, "auto" to show it where it takes long.
 
@@ -228,7 +220,7 @@ class Autoregressive(Model):
         Raises:
             ValueError: an argument is out of its range, or condition or prompt do not fit.
         """
-        if not isinstance(n, (int, np.integer)) or n < 0:
+        if not _is_integer(n) or n < 0:
             raise ValueError(f"n must be an integer of at least 0, got {n!r}")
         known = np.zeros((n, self.num_positions), "int32")
         keep = np.zeros((n, self.num_positions), bool)
@@ -300,17 +292,24 @@ class Autoregressive(Model):
         return prompt
 
     def _options(self, temperature: Any, top_k: Any, top_p: Any) -> sampling.Options:
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        if top_k is not None and (not isinstance(top_k, (int, np.integer)) or top_k < 1):
+        # Smaller ones are 0 in float32.
+        if not _is_number(temperature) or not np.finfo("float32").tiny <= temperature < np.inf:
+            raise ValueError(f"temperature must be positive (and a number), got {temperature!r}")
+        if top_k is not None and (not _is_integer(top_k) or top_k < 1):
             raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+        if not _is_number(top_p) or not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {top_p!r}")
         return sampling.Options(
             np.float32(temperature),
             np.int32(min(top_k or self.num_codes, self.num_codes)),
             np.float32(top_p),
         )
+
+    def check_weights(self) -> None:
+        """Raises `ValueError` where a weight is NaN or infinite: all samples would be code 0."""
+        for weight in self.weights:
+            if not np.isfinite(ops.convert_to_numpy(ops.cast(weight, "float32"))).all():
+                raise ValueError(f"{weight.path} is not finite: training has diverged")
 
     def _draw(
         self,
@@ -322,17 +321,26 @@ class Autoregressive(Model):
         batch_size: int,
         verbose: str | int,
     ) -> np.ndarray:
+        if backend.in_graph():
+            raise ValueError(
+                "sample and inpaint are for use from Python: in a tf.function call "
+                "keras_vqvae.sampling.sample"
+            )
         n = len(known)
         condition = self._conditions(condition, n)
+        batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        seed = random.getrandbits(31) if seed is None else seed
+        if not _is_integer(seed) or not -(2**31) <= seed < 2**31:
+            raise ValueError(f"seed must be an integer of 32 bits or None, got {seed!r}")
+        self.check_weights()
         if n == 0:
             return np.zeros((0, *self.grid_shape), "int32")
-        seed = random.getrandbits(31) if seed is None else seed
-        given = sampling.given_positions(self.grid_shape, n, seed)
+        given = sampling.given_positions(self.grid_shape, n, int(seed))
         u = ops.convert_to_numpy(given.u)
         every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
         rows = u.shape[1]
         # Long work is done in several calls, for progress and interruption; each costs time.
-        most = min(n, batch_size) * self.num_positions // CODES_A_CALL
+        most = batch_size * self.num_positions // CODES_A_CALL
         calls = max(calls for calls in (1, 2, 4, 8) if calls <= max(most, 1) and rows % calls == 0)
         progress = _Progress(-(-n // batch_size) * calls, verbose)
         xla = bool(self.compiled and self.jit_compile)
@@ -341,7 +349,8 @@ class Autoregressive(Model):
         sample_rows = self._compiled(f"sample {rows // calls} rows", self._sample_rows, xla)
         drawn = []
         for first in range(0, n, batch_size):
-            some = slice(first, first + batch_size)
+            # The last batch is filled up: another size would be compiled anew.
+            some = np.minimum(np.arange(first, first + batch_size), n - 1)
             codes = every.known[some, :1]  # of the row before the first: not looked at
             cache = start(codes, None if condition is None else condition[some])
             parts = []
@@ -351,7 +360,7 @@ class Autoregressive(Model):
                 parts.append(ops.convert_to_numpy(codes))
                 progress.advance()
             drawn.append(np.concatenate(parts, 1))
-        return np.concatenate(drawn).reshape((n, *self.grid_shape))
+        return np.concatenate(drawn)[:n].reshape((n, *self.grid_shape))
 
     def _start(self, codes: Tensor, condition: Tensor | None) -> Any:
         if condition is not None:
@@ -366,7 +375,10 @@ class Autoregressive(Model):
         if condition is None:
             self.check_condition(None)
             return None
-        condition = np.asarray(ops.convert_to_numpy(condition))
+        known = backend.concrete(condition)
+        condition = np.asarray(condition) if known is None else known
+        if condition.dtype.kind not in "iuf":
+            raise ValueError(f"condition must be numbers, got {condition!r}")
         single = 0 if self.num_classes else len(self.grid_shape) + 1
         if condition.ndim == single:
             condition = condition[None]
@@ -374,6 +386,23 @@ class Autoregressive(Model):
             return np.repeat(condition, n, 0)
         self.check_condition(condition, n)
         return condition
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.export` of `call`: codes, and condition, to logits.
+
+        `keras_vqvae.export_savedmodel` exports what to serve.
+        """
+        if kwargs.get("input_signature") is None and self.built:
+            grid, spec = (None, *self.grid_shape), keras.layers.InputSpec
+            codes = spec(dtype="int32", shape=grid)
+            signature: Any = codes
+            if self.num_classes:
+                signature = {"codes": codes, "condition": spec(dtype="int32", shape=(None,))}
+            elif self.condition_channels:
+                maps = spec(dtype="float32", shape=(*grid, self.condition_channels))
+                signature = {"codes": codes, "condition": maps}
+            kwargs["input_signature"] = [signature]
+        super().export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict:
         return {
@@ -383,6 +412,14 @@ class Autoregressive(Model):
             "num_classes": self.num_classes,
             "condition_channels": self.condition_channels,
         }
+
+
+def _is_integer(x: Any) -> bool:
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
+
+
+def _is_number(x: Any) -> bool:
+    return _is_integer(x) or isinstance(x, (float, np.floating))
 
 
 def _split(x: Any) -> tuple:
@@ -398,7 +435,8 @@ class _Progress:
         self.shown_from = time.monotonic()
         if verbose == "auto":
             self.shown_from += SHOW_PROGRESS_AFTER_SECONDS
-        self.bar = keras.utils.Progbar(parts, unit_name="part") if verbose else None
+        shown = verbose == 1 or (verbose == "auto" and parts > 1)
+        self.bar = keras.utils.Progbar(parts, unit_name="part") if shown else None
 
     def advance(self) -> None:
         self.done += 1

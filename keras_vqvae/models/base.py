@@ -1,5 +1,6 @@
 """What all models share: training without targets, exact losses on replicas, work in batches."""
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras_vqvae.backend import Tensor
 
 
 def check_codes(codes: Any, grid_shape: tuple, num_codes: int, name: str = "codes") -> None:
-    """Raises `ValueError` where `codes` are not codes of this grid; arrays by value too."""
+    """Raises `ValueError` where `codes` are not of this grid; where values are known, by value."""
     dtype = keras.backend.standardize_dtype(codes.dtype)
     if "int" not in dtype:
         raise ValueError(f"{name} must be integers (int32), got {dtype}")
@@ -23,10 +24,22 @@ def check_codes(codes: Any, grid_shape: tuple, num_codes: int, name: str = "code
         raise ValueError(
             f"{name} must have shape (batch, {', '.join(map(str, grid_shape))}), got {shape}"
         )
-    if isinstance(codes, np.ndarray) and codes.size:
-        low, high = int(codes.min()), int(codes.max())
+    values = backend.concrete(codes)
+    if values is not None and values.size:
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= num_codes:
             raise ValueError(f"{name} must be in [0, {num_codes}), got values from {low} to {high}")
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """`value` as an int; raises `ValueError` where it is none, or below 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return number
 
 
 class Model(keras.Model):
@@ -37,8 +50,9 @@ class Model(keras.Model):
     (Autoregressive models return their logits alone.)
     """
 
-    # How to make data for `fit` of a dataset of pairs.
+    # How to make data for `fit` of a dataset of pairs, and what to do instead of compile(loss=...).
     _pairs_cure = "dataset.map(lambda x, y: x)"
+    _loss_cure = "Leave it out"
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
         """Losses `(batch,)`, float32, of the data `x` given what `call` returned."""
@@ -53,13 +67,14 @@ class Model(keras.Model):
     ) -> keras.callbacks.History:
         """`keras.Model.fit`, without targets: `fit(data)`, an array or a `tf.data.Dataset`."""
         self._check_target(y)
-        if kwargs.get("sample_weight") is not None:  # Keras drops it where there is no y
-            raise ValueError("sample_weight is not supported: every example counts alike")
+        self._check_weighting(kwargs)
         if self.compiled and self.loss is not None:
             raise ValueError(
                 f"{type(self).__name__} has its own loss, but compile() got loss={self.loss!r}. "
-                "Another distance is another likelihood=..."
+                f"{self._loss_cure}"
             )
+        if getattr(self, "_compile_metrics", None) is not None:
+            raise ValueError(f"{type(self).__name__} has its own metrics: compile() takes none")
         self._check_input("fit", x)
         validation = kwargs.get("validation_data")
         if validation is not None and not isinstance(validation, tuple):
@@ -73,6 +88,7 @@ class Model(keras.Model):
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, without targets."""
         self._check_target(y)
+        self._check_weighting(kwargs)
         self._check_input("evaluate", x)
         return super().evaluate(x, None, *args, **kwargs)
 
@@ -81,19 +97,26 @@ class Model(keras.Model):
         self._check_input("predict", x)
         return super().predict(x, *args, **kwargs)
 
+    def _check_weighting(self, arguments: dict) -> None:
+        for name in ("sample_weight", "class_weight"):  # Keras drops them where there is no y
+            if arguments.get(name) is not None:
+                raise ValueError(f"{name} is not supported: every example counts alike")
+
     def _check_input(self, caller: str, x: Any) -> None:
         if hasattr(x, "shape"):
             self.check_data(x)
             empty = x.shape[0] == 0
         elif hasattr(x, "cardinality"):
             empty = int(x.cardinality()) == 0
-            if isinstance(x.element_spec, tuple):
-                self._check_target(x.element_spec)
-            if all(spec.shape.rank is not None for spec in keras.tree.flatten(x.element_spec)):
-                self.check_data(x.element_spec)
+            spec = x.element_spec
+            if isinstance(spec, tuple):
+                self._check_target(spec[1] if len(spec) > 1 else None)
+                spec = spec[0]
+            if all(leaf.shape.rank is not None for leaf in keras.tree.flatten(spec)):
+                self.check_data(spec)
         elif isinstance(x, (list, tuple, dict)) or x is None:
             self.check_data(x)
-            return
+            empty = len(keras.tree.flatten(x)[0]) == 0
         else:
             return
         if empty:
@@ -128,6 +151,7 @@ class Model(keras.Model):
         Tensors are processed whole and give tensors; arrays (in slices of `batch_size`) and
         datasets (batch by batch) give arrays.
         """
+        batch_size = positive_integer("batch_size", batch_size)
         run = self._compiled(name, fn)
         leaves = keras.tree.flatten(data) if isinstance(data, dict) else [data]
         if all(keras.ops.is_tensor(leaf) for leaf in leaves):

@@ -3,11 +3,13 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.masked_conv import GatedMaskedConv2D
 from keras_vqvae.models.autoregressive import Autoregressive
+from keras_vqvae.models.base import positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -52,15 +54,13 @@ class PixelCNN(Autoregressive):
         kernel_size: int = 3,
         **kwargs: Any,
     ) -> None:
-        if len(tuple(grid_shape)) != 2:
+        if np.shape(grid_shape) != (2,):
             raise ValueError(f"grid_shape must be (height, width), got {grid_shape}")
-        for name, value in {"hidden": hidden, "num_layers": num_layers}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
         super().__init__(grid_shape, num_codes, num_classes, condition_channels, **kwargs)
-        self.hidden = hidden
-        self.num_layers = num_layers
+        self.hidden = hidden = positive_integer("hidden", hidden)
+        self.num_layers = num_layers = positive_integer("num_layers", num_layers)
         self.kernel_size = kernel_size
+        num_codes, num_classes = self.num_codes, self.num_classes
         dtype = self.dtype_policy
         self._embedding = keras.layers.Embedding(num_codes, hidden, dtype=dtype)
         self._places = keras.layers.Embedding(self.num_positions, hidden, dtype=dtype)
@@ -80,7 +80,7 @@ class PixelCNN(Autoregressive):
             if embedding is not None:
                 embedding.build()
         grid = (None, *self.grid_shape, self.hidden)
-        condition = None
+        condition: tuple | None = None
         if self.num_classes:
             condition = (None, 1, 1, self.hidden)
         elif self.condition_channels:

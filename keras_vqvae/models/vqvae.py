@@ -43,6 +43,8 @@ class VQVAE(Model):
     (`metrics.CodeUsage`).
     """
 
+    _loss_cure = "Another distance is another likelihood=..."
+
     def __init__(
         self,
         encoder: keras.layers.Layer,

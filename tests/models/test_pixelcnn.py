@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_vqvae import GatedMaskedConv2D, PixelCNN
+from keras_vqvae import Autoregressive, GatedMaskedConv2D, PixelCNN, sampling
 from keras_vqvae.models import autoregressive
 from tests.checks import (
     assert_same,
@@ -142,6 +142,66 @@ def test_cached_sampling_equals_naive_sampling(kind: str) -> None:
     drawn = model.sample(5, condition, seed=3)
     np.testing.assert_array_equal(drawn, naive_sample(model, 5, 3, condition))
     assert drawn.dtype == np.int32 and len(np.unique(drawn)) > 3
+    for options in ({"top_k": 3}, {"top_p": 0.6}, {"temperature": 1.7}):
+        expected = naive_sample(model, 5, 3, condition, **options)
+        np.testing.assert_array_equal(model.sample(5, condition, seed=3, **options), expected)
+
+
+def test_any_order_of_the_batch() -> None:
+    model, order = sharpened(make(condition_channels=2)), np.array([3, 0, 4, 1, 2])
+    maps, known, keep = floats((5, *GRID, 2)), codes(5), np.zeros((5, *GRID), bool)
+    keep[:, 1:3, 2:] = True
+    # Examples have numbers of their own, by place: leave nothing to them.
+    straight = model.inpaint(known, keep, maps, top_k=1, seed=0)
+    other = model.inpaint(known[order], keep, maps[order], top_k=1, seed=0)
+    np.testing.assert_array_equal(other, straight[order])
+    assert len(np.unique(straight.reshape(5, -1), axis=0)) == 5
+
+
+class Bigram(Autoregressive):
+    """The next code in raster order depends on the one before, whatever the grid; no caches."""
+
+    def build(self, input_shape: Any = None) -> None:
+        shape = (self.num_codes + 1, self.num_codes)
+        self.table = self.add_weight(
+            shape=shape, initializer=keras.initializers.RandomNormal(seed=1)
+        )
+        self.built = True
+
+    def logits(self, codes: Any, condition: Any = None) -> Any:
+        flat = ops.reshape(codes, (-1, self.num_positions))
+        first = ops.full_like(flat[:, :1], self.num_codes)
+        before = ops.concatenate([first, flat[:, :-1]], 1)
+        grid = (-1, *self.grid_shape, self.num_codes)
+        return ops.reshape(ops.take(self.table, before, axis=0), grid)
+
+    def initial_cache(self, batch: Any, condition: Any = None) -> Any:
+        return ops.zeros((batch,))
+
+    def step(self, cache: Any, previous: Any, position: Any) -> tuple:
+        previous = ops.where(position > 0, previous, self.num_codes)
+        return ops.take(self.table, previous, axis=0), cache
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (20,), (2, 3, 4)])
+def test_a_model_of_ones_own(grid: tuple) -> None:
+    model = Bigram(grid, 6)
+    model.build()
+    model.set_weights([floats(model.table.shape) * 2])
+    x = codes(5, grid, 6)
+    check_steps(model, x)
+    np.testing.assert_array_equal(model.sample(5, seed=2), naive_sample(model, 5, 2))
+    model.compile("adam")
+    model.fit(x, verbose=0)
+    assert model.sample(2, prompt=x[:2, :1], seed=0).shape == (2, *grid)
+
+
+def test_what_a_model_of_ones_own_must_have() -> None:
+    model = Autoregressive((2, 3), 4)
+    with pytest.raises(NotImplementedError, match="must implement initial_cache"):
+        model.sample(1)
+    with pytest.raises(NotImplementedError, match="must implement logits"):
+        model(codes(1, (2, 3), 4))
 
 
 def test_batches_and_their_order_change_no_sample() -> None:
@@ -166,22 +226,38 @@ def test_seed_none_is_decided_by_set_random_seed() -> None:
 
 
 @pytest.mark.tensorflow
-def test_eager_graph_and_xla_agree() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_eager_graph_and_xla_agree(kind: str) -> None:
     import tensorflow as tf
 
-    model = sharpened(make())
-    x = codes()
-    graph, log_prob = model.sample(6, seed=9), model.log_prob(x)
+    model = sharpened(make(**KINDS[kind]))
+    x = data(kind)
+    every: list[dict] = [{}, {"top_k": 3}, {"top_p": 0.7, "temperature": 0.8}]
+    every.append({"prompt": codes(5)[:, :2], "top_k": 5, "top_p": 0.9})
+    every = [{"seed": 9, "condition": conditions(kind, 5), **options} for options in every]
+    graph, log_prob = [model.sample(5, **options) for options in every], model.log_prob(x)
     model.compile("adam", jit_compile=True)
-    xla = model.sample(6, seed=9)
-    np.testing.assert_array_equal(xla, graph)
+    for options, expected in zip(every, graph, strict=True):
+        np.testing.assert_array_equal(model.sample(5, **options), expected)
     compiled = tf.function(model._log_prob, jit_compile=True, autograph=False)(x)
     np.testing.assert_allclose(compiled, log_prob, rtol=1e-5)
     tf.config.run_functions_eagerly(True)
     try:
-        np.testing.assert_array_equal(model.sample(6, seed=9), graph)
+        np.testing.assert_array_equal(model.sample(5, **every[1]), graph[1])
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.tensorflow
+def test_other_options_and_batches_compile_nothing_anew() -> None:
+    model = make()
+    model.sample(10, seed=0, batch_size=4)
+    (name,) = [key for key in model._compiled_functions if "rows" in key[0]]
+    function = model._compiled_functions[name]
+    count = function.experimental_get_tracing_count()
+    for options in ({"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.5}, {"seed": 4}):
+        model.sample(7, **options, batch_size=4)
+    assert function.experimental_get_tracing_count() == count == 1
 
 
 def test_prompts_are_kept() -> None:
@@ -294,6 +370,84 @@ def test_learns_what_can_be_learnt() -> None:
     assert (drawn[:, 1:] == (drawn[:, :-1] + 2) % 7).mean() > 0.95
 
 
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = make()
+    model.set_weights([w * np.nan for w in model.get_weights()])
+    with pytest.raises(ValueError, match="not finite: training has diverged"):
+        model.sample(1)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", KINDS)
+def test_kerass_own_export(kind: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model, x = sharpened(make(**KINDS[kind])), data(kind)
+    model.export(tmp_path / "1", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "1"))
+    got = served.serve(keras.tree.map_structure(tf.constant, x))
+    np.testing.assert_allclose(got, model(x), atol=1e-4)
+
+
+@pytest.mark.tensorflow
+def test_sampling_in_a_graph_names_what_to_call() -> None:
+    import tensorflow as tf
+
+    model = make()
+    with pytest.raises(ValueError, match=r"keras_vqvae\.sampling\.sample"):
+        tf.function(lambda: model.sample(2, seed=0), autograph=False)()
+    options = sampling.Options(1.0, 7, 1.0)
+    inside = tf.function(lambda: sampling.sample(model, 2, 0, None, options), autograph=False)()
+    np.testing.assert_array_equal(inside, model.sample(2, seed=0))
+
+
+@pytest.mark.tensorflow
+def test_datasets_of_one_entry_are_taken() -> None:
+    import tensorflow as tf
+
+    model = make()
+    model.compile("adam")
+    model.fit(tf.data.Dataset.from_tensor_slices((codes(4),)).batch(2), verbose=0)
+
+
+def test_what_fit_does_not_take_is_named() -> None:
+    model = make(num_classes=3)
+    model.compile("adam")
+    nothing = {"codes": codes(0), "condition": np.zeros(0, "int32")}
+    with pytest.raises(ValueError, match="at least one example"):
+        model.fit(nothing)
+    x = data("classes")
+    for name in ("sample_weight", "class_weight"):
+        with pytest.raises(ValueError, match=f"{name} is not supported"):
+            model.fit(x, **{name: np.ones(5)})
+    with pytest.raises(ValueError, match="sample_weight is not supported"):
+        model.evaluate(x, sample_weight=np.ones(5))
+    model.compile("adam", metrics=["accuracy"])
+    with pytest.raises(ValueError, match="has its own metrics"):
+        model.fit(x)
+    model.compile("adam", loss="mse")
+    with pytest.raises(ValueError, match=r"has its own loss.*Leave it out"):
+        model.fit(x)
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+        make().log_prob(codes(2), batch_size=0)
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    model = make((np.int64(4), np.int32(6)), np.int64(7), np.int64(3), hidden=np.int64(8))
+    copy = copy_by_config(model)
+    assert copy.num_classes == 3 and type(copy.num_codes) is int
+    assert model.sample(np.int64(2), np.int64(1), seed=np.int32(0)).shape == (2, *GRID)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_sampling_under_mixed_precision(policy: str) -> None:
+    model = sharpened(make(dtype=policy))
+    drawn = model.sample(20, seed=0)
+    assert drawn.min() >= 0 and drawn.max() < 7
+    same = (drawn == naive_sample(model, 20, 0)).mean()
+    assert same > 0.7  # what is rounded otherwise once goes another way from there
+
+
 def test_empty_batches() -> None:
     model = make(num_classes=3)
     assert model.sample(0, condition=1).shape == (0, *GRID)
@@ -345,10 +499,11 @@ def test_work_in_parts_draws_the_same(
 ) -> None:
     model = sharpened(make(num_classes=3))
     whole = model.sample(5, 1, seed=1)
-    monkeypatch.setattr(autoregressive, "CODES_A_CALL", 20)
     monkeypatch.setattr(autoregressive, "SHOW_PROGRESS_AFTER_SECONDS", 0.0)
-    np.testing.assert_array_equal(model.sample(5, 1, seed=1), whole)
-    assert "4/4" in capsys.readouterr().out
+    for codes_a_call, parts in {20: 4, 60: 2}.items():
+        monkeypatch.setattr(autoregressive, "CODES_A_CALL", codes_a_call)
+        np.testing.assert_array_equal(model.sample(5, 1, seed=1), whole)
+        assert f"{parts}/{parts}" in capsys.readouterr().out
 
 
 def floats32(*shape: int) -> np.ndarray:
@@ -403,9 +558,12 @@ BAD_DATA = {
 }
 
 
+@pytest.mark.parametrize("tensors", [False, True])
 @pytest.mark.parametrize("name", BAD_DATA)
-def test_bad_data_is_named(name: str) -> None:
+def test_bad_data_is_named(name: str, tensors: bool) -> None:
     options, x, message = BAD_DATA[name]
+    if tensors and not isinstance(x, list):
+        x = keras.tree.map_structure(ops.convert_to_tensor, x)
     model = make(**options)
     model.compile("adam")
     before = to_numpy(model.weights)
@@ -420,6 +578,18 @@ def test_bad_data_is_named(name: str) -> None:
     [
         ({"n": -1}, "n must be"),
         ({"n": 2.5}, "n must be"),
+        ({"n": True}, "n must be"),
+        ({"seed": 2**31}, "seed must be an integer of 32 bits"),
+        ({"seed": 1.5}, "seed must be an integer of 32 bits"),
+        ({"seed": "a"}, "seed must be an integer of 32 bits"),
+        ({"batch_size": 0}, "batch_size must be a positive integer"),
+        ({"batch_size": -1}, "batch_size must be a positive integer"),
+        ({"temperature": 1e-50}, "temperature must be positive"),
+        ({"temperature": None}, "temperature must be positive"),
+        ({"temperature": np.ones(2)}, "temperature must be positive"),
+        ({"top_k": True}, "top_k must be"),
+        ({"top_p": None}, "top_p must be in (0, 1]"),
+        ({"condition": "cat"}, "condition must be numbers"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"temperature": float("nan")}, "temperature must be positive"),
         ({"top_k": 0}, "top_k must be"),
@@ -462,9 +632,9 @@ def test_bad_arguments_of_inpaint_are_named(arguments: dict, message: str) -> No
     ("options", "message"),
     [
         ({"grid": (4,)}, "grid_shape must be (height, width)"),
-        ({"grid": (4, 0)}, "grid_shape must be positive integers"),
-        ({"num_codes": 0}, "num_codes must be positive"),
-        ({"num_classes": 0}, "num_classes must be positive"),
+        ({"grid": (4, 0)}, "grid_shape must be a positive integer"),
+        ({"num_codes": 0}, "num_codes must be a positive"),
+        ({"num_classes": 0}, "num_classes must be a positive"),
         ({"num_classes": 2, "condition_channels": 2}, "exclude each other"),
         ({"kernel_size": 4}, "kernel_size must be odd"),
         ({"kernel_size": 1}, "kernel_size must be odd"),
@@ -485,6 +655,8 @@ def test_the_layer_alone() -> None:
     assert vertical.shape == horizontal.shape == (2, 3, 5, 4)
     symbolic = copy(tuple(keras.KerasTensor((None, 3, 5, 4), "float32") for _ in range(2)))
     assert [tuple(x.shape) for x in symbolic] == [(None, 3, 5, 4)] * 2
+    with pytest.raises(ValueError, match="was built without a condition"):
+        layer(inputs, floats((2, 1, 1, 3)))
     with pytest.raises(ValueError, match="two tensors"):
         GatedMaskedConv2D(4)((floats((2, 3, 5, 3)), floats((2, 3, 5, 3))))
 
