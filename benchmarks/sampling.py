@@ -128,6 +128,7 @@ def main() -> None:
     ]
     print(f"PixelCNN, {args.side}x{args.side}, {args.layers} layers, {args.hidden} channels")
     print(common.table(headers, rows))
+    print(f"Published for fast-pixel-cnn, by batch, over re-running (K40): {PUBLISHED}")
     loops = [loop((side, side), args.hidden, 8, 4, max(2, args.rounds // 3)) for side in (7, 28)]
     print("\nBeside one predict a code (batch 4, 8 layers)")
     rows = [[f"{x['grid'][0]}x{x['grid'][1]}", x["times"]["predict a code"]["ms"],
@@ -135,7 +136,13 @@ def main() -> None:
     print(common.table(["grid", "loop ms", "sample ms", "ratio"], rows))
     common.write(
         "sampling",
-        {"network": vars(args), "rounds": args.rounds, "cost": costs, "predict_loop": loops},
+        {
+            "network": vars(args),
+            "published_fast_pixel_cnn": PUBLISHED,
+            "rounds": args.rounds,
+            "cost": costs,
+            "predict_loop": loops,
+        },
     )
 
 

@@ -41,8 +41,9 @@ def train(args: argparse.Namespace, codes: np.ndarray, unseen: np.ndarray, num_c
     keras.utils.set_random_seed(0)
     prior = PixelCNN(codes.shape[1:], num_codes, hidden=args.hidden, num_layers=args.layers)
     steps = args.steps // args.epochs
+    warmup = min(100, args.steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
-        1e-5, steps * args.epochs, alpha=0.01, warmup_target=args.rate, warmup_steps=100
+        1e-5, args.steps - warmup, alpha=0.01, warmup_target=args.rate, warmup_steps=warmup
     )
     prior.compile(keras.optimizers.Adam(rate))
     prior.summary()
@@ -74,7 +75,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--temperature", type=float, default=0.9)
     args = parser.parse_args()
-    if not (args.run / "report.html").exists():
+    if args.samples < 1 or not 1 <= args.epochs <= args.steps:
+        parser.error("--samples must be at least 1, --epochs too, and --steps as many as --epochs")
+    if not (args.run / "report.html").exists() or not (args.run / "model.keras").exists():
         parser.error(f"run: {args.run} holds no finished run of image_reconstruction.py")
     args.out = runs.open_run(args.run / "prior", vars(args), parser.error)
     vqvae = keras.models.load_model(args.run / "model.keras")

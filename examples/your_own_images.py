@@ -37,14 +37,15 @@ def recorded_pictures(folder: Path) -> Path:
 
 def fit(model: keras.Model, train: np.ndarray, held_out: np.ndarray, rate: float, steps: int):
     """Trains, and keeps the weights that were best on held-out data: few pictures overfit."""
-    epochs = max(1, steps // STEPS_PER_EPOCH)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.01)
+    each = min(steps, STEPS_PER_EPOCH)
+    epochs = -(-steps // each)
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * each, alpha=0.01)
     model.compile(keras.optimizers.Adam(schedule))
     dataset = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train)).repeat().batch(8)
     stop = keras.callbacks.EarlyStopping(patience=5, restore_best_weights=True)
     model.fit(
         dataset,
-        steps_per_epoch=min(steps, STEPS_PER_EPOCH),
+        steps_per_epoch=each,
         epochs=epochs,
         validation_data=held_out,
         callbacks=[stop],
@@ -61,6 +62,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8, help="of the prior")
     parser.add_argument("--steps", type=int, default=4000, help="training steps of each network")
     args = parser.parse_args()
+    if args.steps < 1:
+        parser.error("--steps must be at least 1")
     savedmodel = args.out / "savedmodel" / "1"
     if savedmodel.exists():
         parser.error(f"--out: {args.out} holds a finished run; name another folder")

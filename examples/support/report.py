@@ -100,8 +100,11 @@ def _generation(prior: Path, brightened: bool) -> dict:
     _curves(prior / "history.csv", prior / "curves.png", {"loss": "bits a code"})
     pictures = dict(np.load(prior / "samples.npz"))
     rows = []
-    for start in range(0, len(pictures["samples"]) - 7, 8):
-        rows += [pictures[name][start : start + 8] for name in ("samples", "nearest")]
+    count = len(pictures["samples"])
+    columns = min(8, count)
+    for start in range(0, count, columns):
+        some = np.arange(start, start + columns).clip(max=count - 1)  # the last row is filled up
+        rows += [pictures[name][some] for name in ("samples", "nearest")]
     _save_rows(rows, prior / "samples.png", brightened)
     return {
         "prior": json.loads((prior / "metrics.json").read_text()),

@@ -38,5 +38,7 @@ def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:
     before = json.loads(path.read_text())
     if before != arguments:
         changed = {k: before.get(k) for k in arguments if before.get(k) != arguments[k]}
-        error(f"--out: {out} holds a run with other arguments, {changed}; name another folder")
+        error(
+            f"{out} holds a run with other arguments, {changed}; name another folder or remove it"
+        )
     return out
