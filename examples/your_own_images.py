@@ -90,7 +90,7 @@ def main() -> None:
     prior = PixelCNN(vqvae.grid_shape, vqvae.num_codes, hidden=args.hidden, num_layers=args.layers)
     fit(prior, codes[~held_out], codes[held_out], 2e-3, args.steps)
     prior.save(args.out / "prior.keras")
-    samples = vqvae.decode(prior.sample(24, seed=0))
+    samples = vqvae.decode(prior.sample(24, temperature=0.9, seed=0))
     rows = scores.grid([samples[:12], samples[12:]])
     keras.utils.save_img(args.out / "samples.png", rows, scale=False)
 
