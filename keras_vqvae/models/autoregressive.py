@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
-from keras_vqvae.models.base import Model, check_codes, positive_integer
+from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
 
 SHOW_PROGRESS_AFTER_SECONDS = 3.0
 CODES_A_CALL = 4096
@@ -143,13 +143,10 @@ class Autoregressive(Model):
         if not hasattr(condition, "dtype"):
             raise ValueError(f"condition must be {kind}, got a {type(condition).__name__}")
         dtype = keras.backend.standardize_dtype(condition.dtype)
-        wanted = ("int",) if self.num_classes else ("float",)
-        if not any(name in dtype for name in wanted):
+        if ("int" if self.num_classes else "float") not in dtype:
             raise ValueError(f"condition must be {kind}, got dtype {dtype}")
         got = tuple(condition.shape)
-        if len(got) != 1 + len(shape) or any(
-            g is not None and g != want for g, want in zip(got[1:], shape, strict=True)
-        ):
+        if not is_batch_of(condition, shape):
             raise ValueError(f"condition must be {kind}, got shape {got}")
         if None not in (batch, got[0]) and batch != got[0]:
             raise ValueError(f"condition must be of the {batch} examples, got {got[0]}")

@@ -12,18 +12,22 @@ from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
 
 
+def is_batch_of(x: Any, shape: tuple) -> bool:
+    """Whether `x` is `(batch, *shape)`, as far as its shape is known."""
+    got = tuple(x.shape)[1:]
+    return len(x.shape) == len(shape) + 1 and all(
+        side is None or side == want for side, want in zip(got, shape, strict=True)
+    )
+
+
 def check_codes(codes: Any, grid_shape: tuple, num_codes: int, name: str = "codes") -> None:
     """Raises `ValueError` where `codes` are not of this grid; where values are known, by value."""
     dtype = keras.backend.standardize_dtype(codes.dtype)
     if "int" not in dtype:
         raise ValueError(f"{name} must be integers (int32), got {dtype}")
-    shape = tuple(codes.shape)
-    if len(shape) != len(grid_shape) + 1 or any(
-        got is not None and got != want for got, want in zip(shape[1:], grid_shape, strict=True)
-    ):
-        raise ValueError(
-            f"{name} must have shape (batch, {', '.join(map(str, grid_shape))}), got {shape}"
-        )
+    if not is_batch_of(codes, grid_shape):
+        wanted = ", ".join(map(str, grid_shape))
+        raise ValueError(f"{name} must have shape (batch, {wanted}), got {tuple(codes.shape)}")
     values = backend.concrete(codes)
     if values is not None and values.size:
         low, high = int(values.min()), int(values.max())

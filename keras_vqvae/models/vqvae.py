@@ -10,7 +10,7 @@ from keras_vqvae import functional
 from keras_vqvae.backend import Tensor
 from keras_vqvae.likelihoods import Gaussian, Likelihood
 from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models.base import Model, check_codes
+from keras_vqvae.models.base import Model, check_codes, is_batch_of
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -140,10 +140,7 @@ class VQVAE(Model):
             raise ValueError(
                 f"images must have rank 4 (batch, height, width, channels), got shape {shape}"
             )
-        if self.image_shape and any(
-            got is not None and got != want
-            for got, want in zip(shape[1:], self.image_shape, strict=True)
-        ):
+        if self.image_shape and not is_batch_of(x, self.image_shape):
             raise ValueError(
                 f"images must have shape (batch, {', '.join(map(str, self.image_shape))}), "
                 f"got {shape}"
