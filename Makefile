@@ -30,6 +30,9 @@ bench: .venv/installed .venv-peers/installed
 	.venv/bin/python benchmarks/quantizer_memory.py
 	.venv/bin/python benchmarks/training_step.py
 	.venv/bin/python benchmarks/sampling.py
+	.venv/bin/python benchmarks/distribution.py
+	.venv/bin/python benchmarks/batch_size.py
+	.venv/bin/python benchmarks/input.py
 
 .venv/installed: requirements/lock.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -19,7 +19,7 @@ from support import generation, runs
 from support.checks import check_without_package
 from support.report import write_report
 
-from keras_vqvae import PixelCNN, export_savedmodel
+from keras_vqvae import PixelCNN, callbacks, export_savedmodel
 from keras_vqvae.data import vizdoom_recorder
 
 
@@ -54,7 +54,7 @@ def train(args: argparse.Namespace, codes: np.ndarray, unseen: np.ndarray, num_c
         epochs=args.epochs,
         validation_data=unseen,
         callbacks=[
-            runs.backup(args.out),
+            callbacks.BackupAndRestore(args.out / "backup"),
             keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
         ],
     )

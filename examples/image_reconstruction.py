@@ -62,7 +62,7 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
         epochs=args.epochs,
         validation_data=images.from_array(unseen),
         callbacks=[
-            runs.backup(args.out),
+            callbacks.BackupAndRestore(args.out / "backup"),
             keras.callbacks.CSVLogger(args.out / "history.csv", append=True),
             callbacks.ReconstructionPictures(unseen[:12], args.out / "training", every=5),
             callbacks.CodebookHistogram(args.out / "training", every=5),

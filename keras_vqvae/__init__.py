@@ -1,7 +1,7 @@
 """Discrete representations for Keras: VQ-VAE layers, models, training and export.
 
 The names below run on TensorFlow and JAX. What needs TensorFlow is imported when it is first
-used: `export_savedmodel` and the modules `callbacks`, `data` and `export`.
+used: `export_savedmodel` and the modules `callbacks`, `data`, `distribute` and `export`.
 """
 
 import importlib
@@ -44,6 +44,7 @@ __all__ = [
 _NEED_TENSORFLOW = {
     "callbacks": "keras_vqvae.callbacks",
     "data": "keras_vqvae.data",
+    "distribute": "keras_vqvae.distribute",
     "export": "keras_vqvae.export",
     "export_savedmodel": "keras_vqvae.export:export_savedmodel",
 }

@@ -4,6 +4,8 @@ Collectives are written for `tf.distribute` (one program a replica). Under JAX's
 `keras.distribution` arrays are global, so a plain sum already is the sum over all devices.
 """
 
+import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -153,6 +155,42 @@ def num_replicas() -> int:
     """How many replicas run the present step together; 1 outside a strategy."""
     context = _replica_context()
     return context.num_replicas_in_sync if context else 1
+
+
+def strategy_scope(model: keras.Model) -> Any:
+    """The scope in which variables of `model` are to be made."""
+    if BACKEND != "tensorflow":
+        return contextlib.nullcontext()
+    return model.distribute_strategy.scope()
+
+
+def has_replicas(model: keras.Model) -> bool:
+    """Whether a strategy of several replicas trains `model`; asked outside of a step."""
+    return BACKEND == "tensorflow" and model.distribute_strategy.num_replicas_in_sync > 1
+
+
+def has_workers(model: keras.Model) -> bool:
+    """Whether several processes train `model` together."""
+    if BACKEND != "tensorflow":
+        return False
+    strategy = model.distribute_strategy
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        and strategy.extended._in_multi_worker_mode()  # what Keras itself asks
+    )
+
+
+def batch_shares() -> int:
+    """Into how many equal parts each batch of `fit` must go: JAX's devices under DataParallel."""
+    distribution = keras.distribution.distribution() if BACKEND == "jax" else None
+    if not isinstance(distribution, keras.distribution.DataParallel):
+        return 1
+    return math.prod(distribution.device_mesh.shape)
+
+
+def is_chief(model: keras.Model) -> bool:
+    """Whether this process is the one that writes files."""
+    return not has_workers(model) or model.distribute_strategy.extended.should_checkpoint
 
 
 def all_reduce_sum(tensors: Any) -> Any:

@@ -4,21 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
-
 
 def write_json(path: Path, content: dict) -> None:
     """Writes `content` in one move: an interruption leaves no half file."""
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(content, indent=2, default=str))
     unfinished.replace(path)
-
-
-def backup(out: Path) -> keras.callbacks.Callback:
-    """Goes on from the last epoch that was backed up whole; two are kept."""
-    return keras.callbacks.BackupAndRestore(
-        out / "backup", double_checkpoint=True, delete_checkpoint=False
-    )
 
 
 def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:

@@ -9,20 +9,29 @@ The recorder of first-person video, `keras_vqvae.data.record`, is loaded when it
 from typing import Any
 
 from keras_vqvae.data.cache import cache_dir
+from keras_vqvae.data.codes import encode_to_records
 from keras_vqvae.data.idx import fashion_mnist, fetch_debian_fashion_mnist, read_idx
 from keras_vqvae.data.images import check_folder, from_array, from_folder, from_tfds
+from keras_vqvae.data.records import check_records, from_records
+from keras_vqvae.data.records_writer import write_records
+from keras_vqvae.data.worker import this_worker
 
 _RECORDER_NAMES = ("ACTIONS", "HELD_OUT_MAPS", "TRAINING_MAPS", "Recording", "record")
 
 __all__ = [
     "cache_dir",
     "check_folder",
+    "check_records",
+    "encode_to_records",
     "fashion_mnist",
     "fetch_debian_fashion_mnist",
     "from_array",
     "from_folder",
+    "from_records",
     "from_tfds",
     "read_idx",
+    "this_worker",
+    "write_records",
     *_RECORDER_NAMES,
 ]
 

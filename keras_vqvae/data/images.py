@@ -5,15 +5,23 @@ Every pipeline keeps the last, smaller batch, prefetches, and knows its cardinal
 Order. With `seed=None` a pipeline goes through the data in order. With an integer it reshuffles
 for each epoch, and epoch number k has the order that `(seed, k)` decides and nothing else: not the
 global seed, not what ran before. Epochs count the iterations over the returned dataset from 0;
-with `repeat=True` they count within one iterator, so `dataset.skip(steps)` goes on exactly where
-a training run was interrupted after `steps` batches.
+with `repeat=True` they count within one iterator.
+
+Resuming. A seeded dataset has the function `start_at(epoch, batch)`: the next iteration is that of
+number `epoch`, without its first `batch` batches, which are not even read; those after it are the
+following epochs, whole. With `repeat=True` it is `start_at(0, batches since the beginning)`.
+(`map` and the like make new datasets: keep the one that has `start_at`.)
+
+Several workers. With `shard=(index, count)` a worker reads and decodes its own part of each global
+batch only, for `fit` under `tf.distribute.MultiWorkerMirroredStrategy`; `data.this_worker()` says
+which. `batch_size` and the cardinality are those of the global batches, which are row for row
+those of one device.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import difflib
-import itertools
 import os
 import pathlib
 import warnings
@@ -23,6 +31,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_vqvae.data.order import Order, check_batch_size, check_shard
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -37,6 +47,7 @@ def from_array(
     labels: np.ndarray | None = None,
     seed: int | None = None,
     repeat: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of images that are in memory.
 
@@ -47,29 +58,31 @@ def from_array(
         seed: None for the order of `images`, an integer to reshuffle for each epoch.
         repeat: whether to go on without end; batches then run across the borders of epochs, so
             all have `batch_size` images.
+        shard: `(index, count)` for this worker's part of every batch, or None for all of it.
 
     Returns:
         A dataset of uint8 `(batch, height, width, channels)`, or with `labels` of pairs of that
         and int32 `(batch,)`.
 
     Raises:
-        ValueError: `images` has another rank or dtype or is empty, or `labels` does not match.
+        ValueError: `images` has another rank or dtype or is empty, `labels` does not match, or
+            another argument is out of range.
     """
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     images = _check_images(images)
     # The data stays in host memory however large it is; batches are gathered from it.
     with tf.device("CPU"):
         arrays = [tf.convert_to_tensor(images)]
         if labels is not None:
             arrays.append(tf.convert_to_tensor(_check_labels(labels, len(images))))
-    indices = _in_order(tf.data.Dataset.range(len(images)), len(images), seed, repeat)
+    order = Order(len(images), batch_size, seed, repeat, shard)
+    indices = order.elements(tf.data.Dataset.range(len(images)))
 
     def gather(rows):
         batch = tuple(tf.gather(array, rows) for array in arrays)
         return batch if labels is not None else batch[0]
 
-    dataset = indices.batch(batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return order.finish(indices.batch(batch_size).map(gather, tf.data.AUTOTUNE))
 
 
 def from_folder(
@@ -81,6 +94,7 @@ def from_folder(
     seed: int | None = None,
     skip_corrupt: bool = False,
     labels: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of the JPEG, PNG, BMP and GIF files in a folder and all folders below it.
 
@@ -101,6 +115,7 @@ def from_folder(
         labels: whether to yield labels too. The class of a file is the first folder below
             `folder` on the way to it; classes are numbered in sorted order, whether or not their
             files are corrupt, and are the attribute `class_names` of the returned dataset.
+        shard: `(index, count)` for this worker's part of every batch, or None for all of it.
 
     Returns:
         A dataset of uint8 `(batch, height, width, channels)`, or with `labels` of pairs of that
@@ -111,7 +126,8 @@ def from_folder(
             `skip_corrupt`; `labels` is asked for and a file lies in no sub-folder; or an argument
             is out of range. The message names the folder or files.
     """
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
+    check_shard(shard, batch_size)
     size = _check_image_size(image_size)
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3, got {channels!r}.")
@@ -134,9 +150,9 @@ def from_folder(
         image = tf.ensure_shape(_crop_and_resize(image, size), (*size, channels))
         return (image, *label) if label else image
 
-    dataset = tf.data.Dataset.from_tensor_slices(elements)
-    dataset = _in_order(dataset, len(files), seed).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    order = Order(len(files), batch_size, seed, shard=shard)
+    dataset = order.elements(tf.data.Dataset.from_tensor_slices(elements))
+    dataset = order.finish(dataset.map(load, tf.data.AUTOTUNE).batch(batch_size))
     if labels:
         dataset.class_names = class_names
     return dataset
@@ -170,6 +186,7 @@ def from_tfds(
     data_dir: str | os.PathLike | None = None,
     seed: int | None = None,
     labels: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of the feature `image` of one of the TensorFlow Datasets.
 
@@ -185,6 +202,7 @@ def from_tfds(
         seed: None for the order on disk, an integer to reshuffle for each epoch, through a buffer
             of 16,384 images where there are more.
         labels: whether to yield the feature `label` too.
+        shard: `(index, count)` for this worker's part of every batch, or None for all of it.
 
     Returns:
         A dataset of uint8 `(batch, height, width, channels)`, or with `labels` of pairs of that
@@ -192,10 +210,11 @@ def from_tfds(
 
     Raises:
         ValueError: there is no such data set, split or feature, its images are not uint8, or they
-            differ in size and `image_size` is None.
+            differ in size and `image_size` is None; or an argument is out of range.
         ImportError: TensorFlow Datasets is not installed, or cannot be imported.
     """
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
+    check_shard(shard, batch_size)
     tfds = _import_tfds()
     builder = _tfds_builder(tfds, name, data_dir)
     size = _tfds_image_size(builder, image_size)
@@ -215,67 +234,12 @@ def from_tfds(
         image = tf.ensure_shape(image, (*size, channels))
         return (image, tf.cast(example["label"], tf.int32)) if labels else image
 
-    count = int(encoded.cardinality())
-    dataset = _in_order(encoded, count, seed, buffer=_SHUFFLE_BUFFER)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
-# Order.
-
-
-def _in_order(
-    dataset: tf.data.Dataset,
-    size: int,
-    seed: int | None,
-    repeat: bool = False,
-    buffer: int | None = None,
-) -> tf.data.Dataset:
-    """The elements of `dataset` in the order of each epoch; see the module's docstring."""
-    if seed is None:
-        return dataset.repeat() if repeat else dataset
-    is_int = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if not is_int or not 0 <= seed < 2**63:
-        raise ValueError(f"`seed` must be None or an integer from 0 to 2**63 - 1, got {seed!r}.")
-    if repeat:
-        epochs = tf.data.Dataset.counter()
-    else:
-        # Each iteration over the dataset asks for one number, and gets the next.
-        numbers = itertools.count()
-        epochs = tf.data.Dataset.from_generator(
-            lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
-        )
-    shuffled = epochs.flat_map(lambda epoch: _shuffle(dataset, buffer or size, int(seed), epoch))
-    # `flat_map` does not know how much it yields.
-    length = tf.data.INFINITE_CARDINALITY if repeat else size
-    return shuffled.apply(tf.data.experimental.assert_cardinality(length))
-
-
-def _shuffle(dataset: tf.data.Dataset, buffer: int, seed: int, epoch: tf.Tensor):
-    # `Dataset.shuffle` mixes the global seed into its own, and then whatever a user sets elsewhere
-    # would change the order; the operation below it takes exactly the two numbers it is given.
-    spec = dataset.element_spec
-    leaves = tf.nest.flatten(spec)
-    variant = tf.raw_ops.ShuffleDatasetV3(
-        input_dataset=tf.data.experimental.to_variant(dataset),
-        buffer_size=tf.constant(buffer, tf.int64),
-        seed=tf.constant(seed, tf.int64),
-        seed2=epoch + 1,  # two zeros would ask for a random seed
-        seed_generator=tf.raw_ops.DummySeedGenerator(),
-        reshuffle_each_iteration=False,
-        output_types=[leaf.dtype for leaf in leaves],
-        output_shapes=[leaf.shape for leaf in leaves],
-    )
-    return tf.data.experimental.from_variant(variant, spec)
+    order = Order(int(encoded.cardinality()), batch_size, seed, shard=shard)
+    dataset = order.elements(encoded, _SHUFFLE_BUFFER)
+    return order.finish(dataset.map(load, tf.data.AUTOTUNE).batch(batch_size))
 
 
 # Checks of arguments.
-
-
-def _check_batch_size(batch_size: int) -> None:
-    is_int = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
-    if not is_int or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}.")
 
 
 def _check_image_size(image_size: Sequence[int]) -> tuple[int, int]:

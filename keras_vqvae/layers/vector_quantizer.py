@@ -45,7 +45,7 @@ class VectorQuantizer(keras.layers.Layer):
     training step, a code whose moving count has fallen under `expiry` times the mean use is dead:
     vector, sum and count are restarted from a row of that batch. Under `tf.distribute`
     counts, sums and rows are those of the global batch, so that all replicas stay alike.
-    Statistics that are not finite are not taken in.
+    Statistics, and rows, that are not finite are not taken in.
 
     The computation is float32 under every dtype policy; the output has the policy's dtype.
     `trainable = False` freezes the codebook, whichever way it is trained.
@@ -135,7 +135,11 @@ class VectorQuantizer(keras.layers.Layer):
     def embeddings(self) -> Tensor:
         """The codebook, `(num_codes, code_dim)` float32."""
         base = ops.convert_to_tensor(self._base)
-        return base if self.codebook == "ema" else base + self._offset
+        if self.codebook == "ema":
+            return base
+        # The factor makes the gradient of a look-up dense. In TensorFlow it is one slice for each
+        # row, and Adam would sum their squares where it should square their sum.
+        return base + 1.0 * ops.convert_to_tensor(self._offset)
 
     def call(self, z: Tensor, training: bool | None = None, return_info: bool = False) -> Any:
         """Quantises `z`.
@@ -166,7 +170,10 @@ class VectorQuantizer(keras.layers.Layer):
         axes = tuple(range(1, len(shape)))
         loss = self.commitment * ops.mean(ops.square(z32 - ops.stop_gradient(quantized)), axes)
         if self.codebook == "gradient":
-            loss += ops.mean(ops.square(ops.stop_gradient(z32) - quantized), axes)
+            # A row that is not finite moves no code; the commitment shows it in the loss.
+            finite = ops.all(ops.isfinite(z32), -1, keepdims=True)
+            target = ops.stop_gradient(ops.where(finite, z32, quantized))
+            loss += ops.mean(ops.square(target - quantized), axes)
         output = ops.cast(functional.straight_through(z32, quantized), self.compute_dtype)
         if return_info:
             return output, ops.reshape(codes, shape[:-1]), loss

@@ -1,6 +1,7 @@
 """What all models share: training without targets, exact losses on replicas, work in batches."""
 
 import operator
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,9 @@ from keras import ops
 
 from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
+
+# `fit` on several workers replaces parts of Keras that are not public. They were tried up to here.
+NEWEST_KERAS_TRIED = (3, 15)
 
 
 def is_batch_of(x: Any, shape: tuple) -> bool:
@@ -58,6 +62,8 @@ class Model(keras.Model):
     _pairs_cure = "dataset.map(lambda x, y: x)"
     _loss_cure = "Leave it out"
 
+    jit_compile: bool  # Keras's
+
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
         """Losses `(batch,)`, float32, of the data `x` given what `call` returned."""
         raise NotImplementedError
@@ -80,26 +86,87 @@ class Model(keras.Model):
         if getattr(self, "_compile_metrics", None) is not None:
             raise ValueError(f"{type(self).__name__} has its own metrics: compile() takes none")
         self._check_input("fit", x)
+        batch_size = args[0] if args else kwargs.get("batch_size")
+        _check_shares("fit", x, batch_size)
         validation = kwargs.get("validation_data")
         if validation is not None and not isinstance(validation, tuple):
             self._check_input("fit", validation)
-        if not self.built:  # BackupAndRestore wants a built model
-            spec = getattr(x, "element_spec", x)
-            if getattr(spec, "shape", None) is not None:
-                self.build((None, *spec.shape[1:]))
-        return super().fit(x, None, *args, **kwargs)
+            _check_shares("fit", validation, kwargs.get("validation_batch_size") or batch_size)
+        self._prepare(x)
+        arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
+        if backend.has_workers(self) and arrays and kwargs.get("shuffle", True):
+            warnings.warn(
+                "each worker shuffles an array in an order of its own: they will train on some "
+                "examples twice and on others not at all. Use data.from_array(x, seed=0), or "
+                "shuffle=False",
+                stacklevel=2,
+            )
+        if hasattr(x, "element_spec") and len(args) <= 6:  # or Keras warns that it cannot shuffle
+            kwargs.setdefault("shuffle", False)
+        # For callbacks that go on in the middle of it; not tracked as a part of the model.
+        self.__dict__["_training_data"] = x
+        try:
+            return super().fit(x, None, *args, **kwargs)
+        finally:
+            del self.__dict__["_training_data"]
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, without targets."""
         self._check_target(y)
         self._check_weighting(kwargs)
         self._check_input("evaluate", x)
+        _check_shares("evaluate", x, args[0] if args else kwargs.get("batch_size"))
+        self._prepare(x)
         return super().evaluate(x, None, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`: what `call` returns, for all of `x`."""
         self._check_input("predict", x)
+        _check_shares("predict", x, args[0] if args else kwargs.get("batch_size"))
+        self._prepare(x)
         return super().predict(x, *args, **kwargs)
+
+    def _prepare(self, x: Any) -> None:
+        """Readies the model, in the strategy's scope, for what Keras would not manage."""
+        if backend.has_workers(self):
+            _check_keras()
+        if self.compiled and self.jit_compile and backend.has_replicas(self):
+            warnings.warn(
+                "jit_compile=True is ignored: TensorFlow cannot compile a step on several replicas "
+                "by XLA",
+                stacklevel=3,
+            )
+            self.jit_compile = False
+        spec = getattr(x, "element_spec", x)
+        spec = spec[0] if isinstance(spec, tuple) else spec
+        shapes = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(spec)]
+        if not self.built and None not in [shape and shape[1:] for shape in shapes]:
+            with backend.strategy_scope(self):
+                self(keras.tree.map_structure(_symbol, spec))
+        if self.built and self.compiled and self.optimizer and not self.optimizer.built:
+            with backend.strategy_scope(self):
+                self.optimizer.build(self.trainable_variables)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Keras builds on a first batch under a strategy. It fails where that does not divide
+        # evenly, and always on several workers; and it would take a turn of the data's order.
+        if self.built and (not self.optimizer or self.optimizer.built):
+            return
+        if backend.has_workers(self):
+            raise ValueError(
+                "on several workers the model must be built before fit: give an array or a "
+                "tf.data.Dataset, or call the model on a batch within the strategy's scope"
+            )
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Tensor]:
+        logs = super().compute_metrics(x, y, y_pred, sample_weight)
+        if backend.has_workers(self):
+            # Keras takes the mean over the workers along axis 0.
+            logs = {name: ops.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
 
     def _check_weighting(self, arguments: dict) -> None:
         for name in ("sample_weight", "class_weight"):  # Keras drops them where there is no y
@@ -177,6 +244,46 @@ class Model(keras.Model):
         if (name, xla) not in compiled:
             compiled[name, xla] = backend.jit(fn, self, xla)
         return compiled[name, xla]
+
+
+def _check_shares(caller: str, x: Any, batch_size: int | None) -> None:
+    """Raises where an array's batches cannot go in equal parts to the devices, as JAX wants."""
+    shares = backend.batch_shares()
+    leaves = keras.tree.flatten(x)
+    if shares == 1 or not all(hasattr(leaf, "shape") for leaf in leaves):
+        return
+    count, batch_size = len(leaves[0]), batch_size or 32  # Keras's
+    uneven = [n for n in (min(batch_size, count), count % batch_size) if n % shares]
+    if uneven:
+        raise ValueError(
+            f"{caller}() under DataParallel needs batches that divide by the {shares} devices, but "
+            f"{count} examples in batches of {batch_size} give one of {uneven[0]}. Leave "
+            "some out, choose another batch_size, or evaluate and predict outside the distribution"
+        )
+
+
+def _check_keras() -> None:
+    """Raises, or warns, where `fit` on several workers cannot be relied on."""
+    version = tuple(int(part) for part in keras.version().split(".")[:2])
+    tried = ".".join(map(str, NEWEST_KERAS_TRIED))
+    loop = "docs/scaling.md has a training loop that leans on nothing private"
+    if not hasattr(keras.Model, "_maybe_symbolic_build"):
+        raise RuntimeError(
+            f"fit() on several workers does not work with Keras {keras.version()}, which has no "
+            f"_maybe_symbolic_build. Use Keras 3.8 to {tried}, or one worker; {loop}"
+        )
+    if version > NEWEST_KERAS_TRIED:
+        warnings.warn(
+            f"fit() on several workers was tried with Keras up to {tried}, this is "
+            f"{keras.version()}; {loop}",
+            stacklevel=4,
+        )
+
+
+def _symbol(spec: Any) -> keras.KerasTensor:
+    """A batch of unknown size like an array, a tensor or a spec."""
+    dtype = keras.backend.standardize_dtype(spec.dtype)
+    return keras.KerasTensor((None, *spec.shape[1:]), dtype)
 
 
 def _rows(data: Any, start: int, stop: int) -> Any:

@@ -279,6 +279,26 @@ def test_losses_and_gradients_of_the_gradient_codebook() -> None:
     )
 
 
+@pytest.mark.tensorflow
+def test_adam_sees_one_gradient_a_code_and_not_one_a_row() -> None:
+    """Of slices TensorFlow's Adam would sum the squares, where rows share a code."""
+    layer = VectorQuantizer(2, 3, codebook="gradient", expiry=0.0)
+    rows = floats((64, 3))
+    layer(rows)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    optimizer = keras.optimizers.Adam(1e-3, beta_2=0.9)
+    model.compile(optimizer, "mse")
+    layer._started.assign(1.0)
+    codebook = keras.ops.convert_to_numpy(layer.embeddings)
+    codes = numpy_nearest(rows, codebook)
+    model.fit(rows, np.zeros_like(rows), batch_size=64, verbose=0)
+    # Of the codebook's own loss, |sg[z] - e|^2; that of "mse" reaches the input alone.
+    sums = np.stack([np.sum(codebook[c] - rows[codes == c], 0) for c in range(2)])
+    gradient_of_codes = 2 * sums / rows.size
+    velocity = optimizer.variables[-1].numpy()
+    np.testing.assert_allclose(velocity, 0.1 * gradient_of_codes**2, rtol=1e-4)
+
+
 def test_gradient_codebook_restarts_dead_codes_from_rows() -> None:
     layer = VectorQuantizer(16, 3, codebook="gradient", decay=0.0, expiry=0.5, seed=0)
     layer(floats((64, 3)), training=True)

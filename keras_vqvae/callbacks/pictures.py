@@ -9,11 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vqvae import backend
 from keras_vqvae.models.vqvae import VQVAE
 
 
 class _Show(keras.callbacks.Callback):
-    """Writes a picture, and perhaps more, at the end of every `every`-th epoch."""
+    """Writes a picture, and perhaps more, at the end of every `every`-th epoch.
+
+    On several workers only the chief does.
+    """
 
     def __init__(self, folder: str | os.PathLike, every: int = 1) -> None:
         super().__init__()
@@ -27,6 +31,8 @@ class _Show(keras.callbacks.Callback):
         if not isinstance(self.model, VQVAE):
             name = type(self.model).__name__
             raise ValueError(f"{type(self).__name__} shows a VQVAE, but the model is a {name}")
+        if not backend.is_chief(self.model):
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -34,12 +40,13 @@ class _Show(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(self.folder))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if (epoch + 1) % self.every == 0:
+        if (epoch + 1) % self.every == 0 and self._writer is not None:
             with self._writer.as_default(step=epoch + 1):
                 self.show(epoch + 1)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def show(self, epoch: int) -> None:
         raise NotImplementedError
@@ -100,12 +107,16 @@ class CodebookHistogram(_Show):
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._read()  # validation resets the metrics before the epoch ends
 
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self._counts is None:
+            self._read()
+        super().on_epoch_end(epoch, logs)
+
     def _read(self) -> None:
+        # On several workers reading a metric is a collective: all must read, one draws.
         self._counts = keras.ops.convert_to_numpy(self.model.code_usage.counts)
 
     def show(self, epoch: int) -> None:
-        if self._counts is None:
-            self._read()
         counts = np.sort(self._counts)[::-1]
         tf.summary.histogram("code_counts", counts)
         self._picture("codebook", _bars(counts), epoch)

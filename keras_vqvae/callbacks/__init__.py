@@ -1,0 +1,6 @@
+"""Callbacks: pictures of what a model does, and backups to resume from."""
+
+from keras_vqvae.callbacks.backup import BackupAndRestore
+from keras_vqvae.callbacks.pictures import CodebookHistogram, ReconstructionPictures
+
+__all__ = ["BackupAndRestore", "CodebookHistogram", "ReconstructionPictures"]

@@ -1,0 +1,317 @@
+"""Backups that a killed training goes on from, bit for bit."""
+
+import dataclasses
+import json
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_vqvae import backend
+from keras_vqvae.models.base import Model
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a training stands.
+
+    Attributes:
+        epoch: complete epochs.
+        batch: batches done of the next one.
+        step: batches done in all.
+        steps_per_epoch: None where it is not known.
+    """
+
+    epoch: int
+    batch: int
+    step: int
+    steps_per_epoch: int | None
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Writes backups while `fit` runs, and goes on from the last whole one when it is run again.
+
+    Unlike `keras.callbacks.BackupAndRestore`:
+
+    - A backup is one file, written under another name and renamed when it is whole and on the
+      disk. Several are kept. One that cannot be read is named in a warning, set aside with the
+      ending `.unusable`, and the one before it is used.
+    - It holds all that training depends on: weights, codebook statistics, the optimizer's state,
+      the states of random generators, metrics. With data ordered by seed and epoch,
+      `keras_vqvae.data.*(seed=...)`, training ends bit for bit as it would have ended undisturbed.
+    - With `save_freq=100` it also writes within epochs, and goes on at that batch, not at the
+      start of the epoch. Callbacks then see the batches that were done before once more.
+    - Under `MultiWorkerMirroredStrategy` the chief writes and all workers read, from a folder
+      that all of them see.
+    - Backups stay when training has ended: `fit` run again returns at once with the final state.
+
+    The states of other callbacks, such as `EarlyStopping`'s patience, are not in it. One folder
+    belongs to one call of `fit`. Data that is no pipeline of `keras_vqvae.data`, nor made from one,
+    is read from its beginning; of the batches of an epoch those done before are dropped. Needs
+    TensorFlow as the backend, and a model of this package.
+
+    Args:
+        backup_dir: the folder; made if it is not there.
+        save_freq: `"epoch"`, or a number of batches.
+        keep: how many backups are kept.
+
+    Raises:
+        ValueError: `fit` is called with a model that is none of this package's, the backups are of
+            another model or of data with another number of batches, or none can be read.
+        RuntimeError: the workers do not all see the same backups.
+    """
+
+    def __init__(
+        self, backup_dir: str | os.PathLike, save_freq: str | int = "epoch", keep: int = 3
+    ) -> None:
+        super().__init__()
+        if save_freq != "epoch" and (not isinstance(save_freq, int) or save_freq < 1):
+            raise ValueError(
+                f"save_freq must be 'epoch' or a positive number of batches, got {save_freq!r}"
+            )
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.backup_dir = Path(backup_dir)
+        self.save_freq = save_freq
+        self.keep = keep
+        self._epoch = self._batch = self._step = self._saved_step = 0
+        self._metrics: list | None = None  # to be restored once the epoch has begun
+        self._unusable: list[Path] = []
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if backend.BACKEND != "tensorflow" or not isinstance(self.model, Model):
+            raise ValueError(
+                "keras_vqvae's BackupAndRestore is for models of keras_vqvae on TensorFlow, not "
+                f"for a {type(self.model).__name__} on {backend.BACKEND}: use Keras's own"
+            )
+        found = self._newest()
+        self._agree(found[0].step if found else -1)
+        if backend.is_chief(self.model):
+            self._clean()
+        self._start_at, self._skips, self._endless = _order(self.model._training_data)
+        if found:
+            self._restore(*found)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch = epoch
+        if self._start_at and not self._endless:
+            # However often the data was read before, or not at all.
+            self._start_at(epoch, self._batch if self._skips else 0)
+        if self._metrics is not None:  # `fit` has just reset them
+            _assign(self.model.metrics_variables, self._metrics)
+            self._metrics = None
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if batch + 1 <= self._batch:  # done before the interruption
+            return
+        self._step += batch + 1 - self._batch
+        self._batch = batch + 1
+        if self.save_freq != "epoch" and self._step - self._saved_step >= int(self.save_freq):
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch, self._batch = epoch + 1, 0
+        self._save()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.model._initial_epoch = None  # or the next `fit` would begin there too
+
+    # Writing.
+
+    def _save(self) -> None:
+        position = Position(self._epoch, self._batch, self._step, self.params.get("steps"))
+        self._saved_step = self._step
+        # On several workers reading a metric is a collective: all must read, one writes.
+        variables = _variables(self.model) + self.model.metrics_variables
+        values = [_to_numpy(v) for v in variables]
+        if not backend.is_chief(self.model):
+            return
+        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        header = {"format": FORMAT, "position": dataclasses.asdict(position)}
+        header["variables"] = [_description(v) for v in variables]
+        path = self.backup_dir / f"step-{position.step:010d}.npz"
+        _write_whole(path, {"header": np.array(json.dumps(header)), **_numbered(values)})
+        for old in self._backups()[self.keep :]:
+            old.unlink()
+
+    # Reading.
+
+    def _backups(self) -> list[Path]:
+        """The newest first."""
+        return sorted(self.backup_dir.glob("step-*.npz"), reverse=True)
+
+    def _newest(self) -> tuple[Position, list] | None:
+        """The newest backup that can be read."""
+        paths = self._backups()
+        self._unusable = []
+        for path in paths:
+            try:
+                return self._read(path)
+            # What a cut or altered file may give: its own structure, its CRCs, or what is in it.
+            except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as e:
+                if isinstance(e, _AnotherTrainingError):
+                    raise
+                self._unusable.append(path)
+                warnings.warn(
+                    f"the backup {path} cannot be used, the one before it will be: {e!r}",
+                    stacklevel=2,
+                )
+        if paths:
+            raise ValueError(
+                f"none of the {len(paths)} backups in {self.backup_dir} can be read; remove the "
+                "folder to train from the start"
+            )
+        return None
+
+    def _read(self, path: Path) -> tuple[Position, list]:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            if header["format"] != FORMAT:
+                raise ValueError(f"format {header['format']}, this version reads {FORMAT}")
+            values = [file[name] for name in sorted(set(file.files) - {"header"})]
+        variables = _variables(self.model) + self.model.metrics_variables
+        for ours, theirs in zip(map(_description, variables), header["variables"], strict=False):
+            if ours["shape"] != theirs["shape"] or ours["dtype"] != theirs["dtype"]:
+                raise _AnotherTrainingError(
+                    f"the backup {path} is of another model or optimizer: it has {theirs}, the "
+                    f"model has {ours}"
+                )
+        if len(variables) != len(values):
+            raise _AnotherTrainingError(
+                f"the backup {path} is of another model or optimizer: it has {len(values)} "
+                f"variables, the model has {len(variables)}"
+            )
+        return Position(**header["position"]), values
+
+    def _restore(self, position: Position, values: list) -> None:
+        steps = self.params.get("steps")
+        if position.batch and position.steps_per_epoch not in (None, steps):
+            raise _AnotherTrainingError(
+                f"the backup was made after batch {position.batch} of an epoch of "
+                f"{position.steps_per_epoch}, but now an epoch has {steps}: give the same data and "
+                "batch size, or another folder"
+            )
+        variables = _variables(self.model)
+        _assign(variables, values[: len(variables)])
+        self._epoch, self._batch, self._step = position.epoch, position.batch, position.step
+        self._saved_step = position.step
+        self.model._initial_epoch = position.epoch
+        if self._start_at and self._endless:
+            self._start_at(0, position.step if self._skips else 0)
+        if self._endless:
+            drop = position.step if self._start_at and not self._skips else 0
+        else:
+            drop = 0 if self._skips else position.batch
+        if position.batch:
+            self._metrics = values[len(variables) :]
+        if position.batch or drop:
+            self._pass_over(position.batch, drop)
+
+    def _pass_over(self, batches: int, drop: int) -> None:
+        """Lets `fit` count `batches` that were done before, reading and dropping `drop` first."""
+        model, train = self.model, self.model.train_function
+        left = [batches, drop]
+
+        def pass_over(iterator: Any) -> dict:
+            for _ in range(left[1]):
+                next(iterator)
+            left[1] = 0
+            if left[0] <= 0:
+                model.train_function = train
+                return train(iterator)
+            left[0] -= model.steps_per_execution
+            return model.get_metrics_result()
+
+        model.train_function = pass_over
+
+    def _clean(self) -> None:
+        for path in self._unusable:
+            path.rename(path.with_suffix(".unusable"))
+        for path in self.backup_dir.glob("step-*.unfinished"):
+            warnings.warn(
+                f"{path} was being written when the training was interrupted; removed", stacklevel=2
+            )
+            path.unlink()
+
+    # Several workers.
+
+    def _agree(self, step: int) -> None:
+        """Raises unless all workers found the same backup."""
+        if not backend.has_workers(self.model):
+            return
+        found = self.model.distribute_strategy.gather(tf.constant([step], tf.int64), axis=0)
+        if len(set(found.numpy().tolist())) > 1:
+            raise RuntimeError(
+                f"the workers found different backups, of steps {found.numpy().tolist()} (-1 for "
+                f"none): {self.backup_dir} must be a folder that all workers see"
+            )
+
+
+class _AnotherTrainingError(ValueError):
+    """The backup is whole, but not of this training: an older one would not be either."""
+
+
+def _variables(model: keras.Model) -> list:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _description(variable: Any) -> dict:
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return {"path": variable.path, "shape": list(variable.shape), "dtype": dtype}
+
+
+def _to_numpy(variable: Any) -> np.ndarray:
+    value = ops.convert_to_numpy(variable)
+    # numpy's files do not know bfloat16, of which float32 holds every number.
+    return value.astype("float32") if value.dtype == "bfloat16" else value
+
+
+def _assign(variables: list, values: list) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _numbered(values: list) -> dict:
+    return {f"{i:06d}": value for i, value in enumerate(values)}
+
+
+def _write_whole(path: Path, arrays: dict) -> None:
+    """Writes so that under this name there never is a part of a file."""
+    unfinished = path.with_suffix(".unfinished")
+    with open(unfinished, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _order(data: Any) -> tuple[Callable | None, bool, bool]:
+    """How to set where reading `data` begins.
+
+    Returns:
+        The `start_at` of the pipeline that `data` is, or is made from, if there is one; whether
+        its batches are those of `data`, so that those skipped there are skipped here; whether
+        `data` has no end.
+    """
+    endless = (
+        hasattr(data, "cardinality") and int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    )
+    if hasattr(data, "start_at"):
+        return data.start_at, True, endless
+    sources = list(getattr(data, "_inputs", list)())
+    while sources:
+        source = sources.pop()
+        if hasattr(source, "start_at"):
+            return source.start_at, False, endless
+        sources += source._inputs()
+    return None, False, endless

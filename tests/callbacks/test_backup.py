@@ -1,0 +1,301 @@
+"""Interrupted by an exception here, by SIGKILL in `tests/test_workers.py`."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
+    pytest.skip("callbacks need TensorFlow", allow_module_level=True)
+
+from keras_vqvae import ImageVQVAE, PixelCNN, VectorQuantizer  # noqa: E402
+from keras_vqvae.callbacks import BackupAndRestore, backup  # noqa: E402
+from keras_vqvae.data import from_array  # noqa: E402
+from tests.checks import images  # noqa: E402
+
+COUNT, BATCH, EPOCHS = 26, 8, 3
+STEPS = 4  # an epoch: 8 + 8 + 8 + 2
+PICTURES = images(COUNT)
+
+
+class InterruptionError(Exception):
+    pass
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Raises after so many steps in all."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self.model.optimizer.iterations.numpy() == self.after:
+            raise InterruptionError
+
+
+class Seen(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.batches.append((self.epoch, batch))
+
+
+def vqvae(**options: Any) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    quantizer = VectorQuantizer(16, 4, expiry=0.09, decay=0.5)  # its seed an arbitrary one
+    model = ImageVQVAE((8, 8, 3), quantizer=quantizer, hidden=4, residual_blocks=1)
+    model.compile(keras.optimizers.Adam(1e-2), **options)
+    return model
+
+
+def prior() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = PixelCNN((3, 4), 8, num_classes=3, hidden=8, num_layers=2)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    return model
+
+
+def codes() -> dict:
+    random = np.random.default_rng(0)
+    return {
+        "codes": random.integers(0, 8, (COUNT, 3, 4), dtype="int32"),
+        "condition": random.integers(0, 3, COUNT, dtype="int32"),
+    }
+
+
+def state(model: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(v) for v in model.variables + model.optimizer.variables]
+
+
+def train(make: Callable, data: Any, folder: Path, *callbacks: Any, **options: Any) -> Any:
+    """A new model, as in a new process."""
+    model = make()
+    saver = BackupAndRestore(folder, options.pop("save_freq", "epoch"), options.pop("keep", 3))
+    fitting = {"epochs": EPOCHS, "verbose": 0, **options}
+    history = model.fit(data, callbacks=[saver, *callbacks], **fitting).history
+    return model, history
+
+
+def check_resume(tmp_path: Path, make: Callable, data: Callable, stop: int, **options: Any) -> None:
+    expected, logs = train(make, data(), tmp_path / "undisturbed", **options)
+    with pytest.raises(InterruptionError):
+        train(make, data(), tmp_path / "b", Interrupt(stop), **options)
+    seen = Seen()
+    found, new_logs = train(make, data(), tmp_path / "b", seen, **options)
+    for a, b in zip(state(expected), state(found), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # The epochs that ran again in part are logged whole.
+    for name, values in new_logs.items():
+        np.testing.assert_array_equal(values, logs[name][-len(values) :], err_msg=name)
+    assert len(new_logs["loss"]) < EPOCHS or stop < STEPS
+    done = {(epoch, batch) for epoch, batch in seen.batches}
+    first = min(epoch for epoch, _ in done)
+    each = found.steps_per_execution
+    assert done == {(e, b) for e in range(first, EPOCHS) for b in range(each - 1, STEPS, each)}
+
+
+def pipeline() -> Any:
+    return from_array(PICTURES, BATCH, seed=5)
+
+
+def mapped() -> Any:
+    return from_array(PICTURES, BATCH, labels=np.arange(COUNT), seed=5).map(lambda x, y: x)
+
+
+def rebatched() -> Any:  # batches that are not those of the pipeline
+    return from_array(PICTURES, 2, seed=5).unbatch().batch(BATCH)
+
+
+def endless() -> Any:
+    return from_array(PICTURES, BATCH, seed=5, repeat=True)
+
+
+def endless_mapped() -> Any:
+    return endless().map(lambda x: x)
+
+
+def unseeded() -> Any:
+    return from_array(PICTURES, BATCH)
+
+
+class TestResume:
+    # Before any backup, after the last batch of an epoch, within one, at a backup, after one.
+    @pytest.mark.parametrize("save_freq, stop", [(3, 1), (1, 8), ("epoch", 7), (3, 6), (3, 7)])
+    def test_bit_for_bit(self, tmp_path: Path, stop: int, save_freq: Any) -> None:
+        check_resume(tmp_path, vqvae, pipeline, stop, save_freq=save_freq)
+
+    @pytest.mark.parametrize("data", [mapped, rebatched, unseeded])
+    def test_other_finite_data(self, tmp_path: Path, data: Callable) -> None:
+        check_resume(tmp_path, vqvae, data, 7, save_freq=2)
+
+    @pytest.mark.parametrize(
+        "data, save_freq", [(endless, "epoch"), (endless, 2), (endless_mapped, 2)]
+    )
+    def test_data_without_end(self, tmp_path: Path, data: Callable, save_freq: Any) -> None:
+        check_resume(tmp_path, vqvae, data, 7, save_freq=save_freq, steps_per_epoch=STEPS)
+
+    def test_arrays_in_order(self, tmp_path: Path) -> None:
+        options = {"batch_size": BATCH, "shuffle": False, "save_freq": 3}
+        check_resume(tmp_path, vqvae, lambda: PICTURES, 7, **options)
+        check_resume(tmp_path / "prior", prior, codes, 7, **options)
+
+    def test_with_validation_and_several_steps_a_call(self, tmp_path: Path) -> None:
+        check_resume(
+            tmp_path, lambda: vqvae(steps_per_execution=2), pipeline, 6,
+            save_freq=2, validation_data=PICTURES[:5],
+        )  # fmt: skip
+
+    def test_float16(self, tmp_path: Path) -> None:
+        keras.config.set_dtype_policy("mixed_float16")  # the loss's scale is part of the state
+        try:
+            check_resume(tmp_path, vqvae, pipeline, 7, save_freq=3)
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    def test_data_read_before(self, tmp_path: Path) -> None:
+        def looked_at() -> Any:
+            dataset = pipeline()
+            next(iter(dataset))
+            return dataset
+
+        expected, _ = train(vqvae, pipeline(), tmp_path / "a")
+        found, _ = train(vqvae, looked_at(), tmp_path / "b")
+        for a, b in zip(state(expected), state(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_finished(self, tmp_path: Path) -> None:
+        expected, _ = train(vqvae, pipeline(), tmp_path)
+        found, logs = train(vqvae, pipeline(), tmp_path)
+        assert logs == {}
+        for a, b in zip(state(expected), state(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+        # A later `fit` without it begins at epoch 0.
+        assert len(found.fit(pipeline(), epochs=1, verbose=0).history["loss"]) == 1
+
+
+def backups(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestFiles:
+    def test_several_are_kept(self, tmp_path: Path) -> None:
+        train(vqvae, pipeline(), tmp_path, save_freq=1, keep=2)
+        assert backups(tmp_path) == ["step-0000000011.npz", "step-0000000012.npz"]
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+    def test_the_one_before_a_damaged_one(self, tmp_path: Path, damage: str) -> None:
+        expected, _ = train(vqvae, pipeline(), tmp_path / "a")
+        with pytest.raises(InterruptionError):
+            train(vqvae, pipeline(), tmp_path / "b", Interrupt(11), save_freq=2)
+        newest = tmp_path / "b" / "step-0000000010.npz"
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 0x40  # in the values of an array
+        newest.write_bytes(
+            {"cut": content[:-100], "flipped": content, "empty": b"", "text": b"x" * 500}[damage]
+        )
+        with pytest.warns(UserWarning, match="step-0000000010.npz cannot be used"):
+            found, _ = train(vqvae, pipeline(), tmp_path / "b")
+        for a, b in zip(state(expected), state(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert "step-0000000010.unusable" in backups(tmp_path / "b")
+
+    def test_none_can_be_read(self, tmp_path: Path) -> None:
+        train(vqvae, pipeline(), tmp_path)
+        for path in tmp_path.iterdir():
+            path.write_bytes(b"")
+        with (
+            pytest.warns(UserWarning, match="cannot be used"),
+            pytest.raises(ValueError, match="none of the 3 backups in .* can be read"),
+        ):
+            train(vqvae, pipeline(), tmp_path)
+        assert len(backups(tmp_path)) == 3, "nothing is removed"
+
+    def test_interrupted_while_writing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected, _ = train(vqvae, pipeline(), tmp_path / "a")
+        calls = []
+
+        def fsync(file: int) -> None:  # the file is written, but does not have its name yet
+            calls.append(file)
+            if len(calls) == 2:
+                raise InterruptionError
+
+        monkeypatch.setattr(backup.os, "fsync", fsync)
+        with pytest.raises(InterruptionError):
+            train(vqvae, pipeline(), tmp_path / "b")
+        assert backups(tmp_path / "b") == ["step-0000000004.npz", "step-0000000008.unfinished"]
+        with pytest.warns(UserWarning, match="step-0000000008.unfinished was being written"):
+            found, _ = train(vqvae, pipeline(), tmp_path / "b")
+        for a, b in zip(state(expected), state(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert not [name for name in backups(tmp_path / "b") if "unfinished" in name]
+
+
+class TestRefused:
+    def test_another_model(self, tmp_path: Path) -> None:
+        train(vqvae, pipeline(), tmp_path)
+        with pytest.raises(ValueError, match="is of another model or optimizer: it has"):
+            train(prior, codes(), tmp_path)
+
+    def test_another_optimizer(self, tmp_path: Path) -> None:
+        train(vqvae, pipeline(), tmp_path)
+
+        def other() -> keras.Model:
+            model = vqvae()
+            model.compile("sgd")
+            return model
+
+        with pytest.raises(ValueError, match="of another model or optimizer"):
+            train(other, pipeline(), tmp_path)
+
+    def test_other_batches_within_an_epoch(self, tmp_path: Path) -> None:
+        with pytest.raises(InterruptionError):
+            train(vqvae, pipeline(), tmp_path, Interrupt(6), save_freq=1)
+        with pytest.raises(ValueError, match="an epoch of 4, but now an epoch has 13"):
+            train(vqvae, from_array(PICTURES, 2, seed=5), tmp_path)
+
+    def test_other_batches_between_epochs(self, tmp_path: Path) -> None:
+        train(vqvae, pipeline(), tmp_path, epochs=1)
+        _, logs = train(vqvae, from_array(PICTURES, 2, seed=5), tmp_path)
+        assert len(logs["loss"]) == EPOCHS - 1
+
+    def test_model_of_keras(self, tmp_path: Path) -> None:
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        with pytest.raises(ValueError, match="not for a Sequential .*: use Keras's own"):
+            model.fit(
+                np.zeros((4, 2)),
+                np.zeros((4, 1)),
+                verbose=0,
+                callbacks=[BackupAndRestore(tmp_path)],
+            )
+
+    @pytest.mark.parametrize("save_freq", [0, -1, 1.5, "batch"])
+    def test_save_freq(self, save_freq: Any) -> None:
+        with pytest.raises(ValueError, match="save_freq must be 'epoch' or a positive number"):
+            BackupAndRestore("x", save_freq)
+
+    def test_keep(self) -> None:
+        with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
+            BackupAndRestore("x", keep=0)
+
+
+def test_no_warnings_on_the_way(tmp_path: Path) -> None:
+    with pytest.raises(InterruptionError):
+        train(vqvae, pipeline(), tmp_path, Interrupt(6), save_freq=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(vqvae, pipeline(), tmp_path, save_freq=1)
