@@ -26,6 +26,8 @@ CASES = {
     # With 60 examples they are others' equals.
     if name not in ("ema_restarts_empty_replica", "gradient_codebook_adapted")
 }
+# By number of devices.
+ON = {2: tuple(CASES), 4: ("ema_adapted", "gradient_codebook", "prior_of_classes")}
 BATCHES = "batches that do not divide"
 
 
@@ -90,7 +92,7 @@ def batches_that_do_not_divide(devices: int) -> dict:
 def main(names: list[str]) -> None:
     for name in names or CASES:
         one = train(CASES[name])
-        for devices in DEVICES:
+        for devices in (d for d in DEVICES if name in ON[d]):
             with _distribution(devices).scope():
                 many = train(CASES[name], one["initial"])
             found = differences(one, many)

@@ -9,15 +9,28 @@ from tests.replicas import CASES, check_differences, run_program
 pytestmark = pytest.mark.tensorflow
 
 
+# On 4 devices: start, restart and `adapt` of both kinds of codebook, a prior, empty replicas.
+SHORT = {
+    2: tuple(CASES),
+    4: ("ema_restarts_empty_replica", "gradient_codebook_adapted", "prior_of_classes"),
+}
+LONG = tuple(name for name in CASES if name not in SHORT[4])
+
+
 @functools.cache
-def results(devices: int) -> dict:
+def results(devices: int, names: tuple) -> dict:
     """What a process with so many devices found, by case."""
-    lines = run_program("tests.replicas", str(devices), KERAS_BACKEND="tensorflow")
+    lines = run_program("tests.replicas", str(devices), *names, KERAS_BACKEND="tensorflow")
     return {line["case"]: line for line in lines}
 
 
 # One process runs all cases of a number of devices: with xdist, `--dist loadfile` keeps them so.
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices, name", [(d, name) for d in SHORT for name in SHORT[d]])
 def test_same_as_one_device(devices: int, name: str) -> None:
-    check_differences(name, CASES[name], devices, results(devices)[name])
+    check_differences(name, CASES[name], devices, results(devices, SHORT[devices])[name])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LONG)
+def test_same_on_four_as_on_one(name: str) -> None:
+    check_differences(name, CASES[name], 4, results(4, LONG)[name])

@@ -85,14 +85,12 @@ class Model(keras.Model):
             )
         if getattr(self, "_compile_metrics", None) is not None:
             raise ValueError(f"{type(self).__name__} has its own metrics: compile() takes none")
-        self._check_input("fit", x)
         batch_size = args[0] if args else kwargs.get("batch_size")
-        _check_shares("fit", x, batch_size)
+        self._prepare("fit", x, batch_size)
         validation = kwargs.get("validation_data")
         if validation is not None and not isinstance(validation, tuple):
             self._check_input("fit", validation)
             _check_shares("fit", validation, kwargs.get("validation_batch_size") or batch_size)
-        self._prepare(x)
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
         if backend.has_workers(self) and arrays and kwargs.get("shuffle", True):
             warnings.warn(
@@ -114,20 +112,18 @@ class Model(keras.Model):
         """`keras.Model.evaluate`, without targets."""
         self._check_target(y)
         self._check_weighting(kwargs)
-        self._check_input("evaluate", x)
-        _check_shares("evaluate", x, args[0] if args else kwargs.get("batch_size"))
-        self._prepare(x)
+        self._prepare("evaluate", x, args[0] if args else kwargs.get("batch_size"))
         return super().evaluate(x, None, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`: what `call` returns, for all of `x`."""
-        self._check_input("predict", x)
-        _check_shares("predict", x, args[0] if args else kwargs.get("batch_size"))
-        self._prepare(x)
+        self._prepare("predict", x, args[0] if args else kwargs.get("batch_size"))
         return super().predict(x, *args, **kwargs)
 
-    def _prepare(self, x: Any) -> None:
-        """Readies the model, in the strategy's scope, for what Keras would not manage."""
+    def _prepare(self, caller: str, x: Any, batch_size: int | None) -> None:
+        """Checks the data, and does under a strategy what Keras would not manage."""
+        self._check_input(caller, x)
+        _check_shares(caller, x, batch_size)
         if backend.has_workers(self):
             _check_keras()
         if self.compiled and self.jit_compile and backend.has_replicas(self):
@@ -139,8 +135,7 @@ class Model(keras.Model):
             self.jit_compile = False
         spec = getattr(x, "element_spec", x)
         spec = spec[0] if isinstance(spec, tuple) else spec
-        shapes = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(spec)]
-        if not self.built and None not in [shape and shape[1:] for shape in shapes]:
+        if not self.built and all(map(_has_shape, keras.tree.flatten(spec))):
             with backend.strategy_scope(self):
                 self(keras.tree.map_structure(_symbol, spec))
         if self.built and self.compiled and self.optimizer and not self.optimizer.built:
@@ -278,6 +273,12 @@ def _check_keras() -> None:
             f"{keras.version()}; {loop}",
             stacklevel=4,
         )
+
+
+def _has_shape(leaf: Any) -> bool:
+    """Whether at least the rank is known."""
+    shape = getattr(leaf, "shape", None)
+    return shape is not None and getattr(shape, "rank", 0) is not None
 
 
 def _symbol(spec: Any) -> keras.KerasTensor:

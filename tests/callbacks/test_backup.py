@@ -14,7 +14,7 @@ pytestmark = pytest.mark.tensorflow
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("callbacks need TensorFlow", allow_module_level=True)
 
-from keras_vqvae import ImageVQVAE, PixelCNN, VectorQuantizer  # noqa: E402
+from keras_vqvae import VQVAE, PixelCNN, VectorQuantizer  # noqa: E402
 from keras_vqvae.callbacks import BackupAndRestore, backup  # noqa: E402
 from keras_vqvae.data import from_array  # noqa: E402
 from tests.checks import images  # noqa: E402
@@ -55,7 +55,8 @@ class Seen(keras.callbacks.Callback):
 def vqvae(**options: Any) -> keras.Model:
     keras.utils.set_random_seed(0)
     quantizer = VectorQuantizer(16, 4, expiry=0.09, decay=0.5)  # its seed an arbitrary one
-    model = ImageVQVAE((8, 8, 3), quantizer=quantizer, hidden=4, residual_blocks=1)
+    encoder, decoder = keras.layers.Conv2D(4, 4, 4), keras.layers.Conv2DTranspose(3, 4, 4)
+    model = VQVAE(encoder, quantizer, decoder)
     model.compile(keras.optimizers.Adam(1e-2), **options)
     return model
 
