@@ -43,6 +43,7 @@ def bytes_sent() -> int:
 
 def member(options: dict) -> None:
     """Trains, and writes what it saw to the folder `options["out"]`."""
+    began = time.time()
     import keras
     import numpy as np
     import tensorflow as tf
@@ -97,6 +98,7 @@ def member(options: dict) -> None:
         )
     finally:
         found = {
+            "began": began,
             "times": watch.times,
             "sent": watch.sent,
             "ended": time.time(),
@@ -109,8 +111,8 @@ def member(options: dict) -> None:
 # The parent.
 
 
-def run(options: dict, launcher: list[str]) -> tuple[dict[str, dict], str]:
-    """Starts members; returns what they found, and what was printed."""
+def run(options: dict, launcher: list[str]) -> dict[str, dict]:
+    """Starts members; returns what they found."""
     with tempfile.TemporaryDirectory() as folder:
         child = [str(common.HERE / "distribution.py"), "--member"]
         child.append(json.dumps({**options, "out": folder}))
@@ -131,7 +133,7 @@ def run(options: dict, launcher: list[str]) -> tuple[dict[str, dict], str]:
             found["killed"] = {"at": float(killed.read_text())}
         if result.returncode and not options["kill"]:
             raise RuntimeError(f"{options}: {result.stderr[-3000:]}")
-        return found, result.stderr
+        return found
 
 
 def launcher(workers: int, restarts: int = 0) -> list[str]:
@@ -143,7 +145,7 @@ def launcher(workers: int, restarts: int = 0) -> list[str]:
 
 def steps_of(base: dict, workers: int, devices: int, codebook: tuple) -> dict:
     options = {**base, "workers": workers, "devices": devices, "codebook": codebook, "kill": False}
-    found, _ = run(options, launcher(workers))
+    found = run(options, launcher(workers))
     times, sent = found["0-first"]["times"], found["0-first"]["sent"]
     steps = [1e3 * (b - a) for a, b in itertools.pairwise(times)][WARM_UP - 1 :]
     per_step = (sent[-1] - sent[WARM_UP - 1]) / (len(sent) - WARM_UP)
@@ -198,23 +200,23 @@ def times_and_bytes(base: dict) -> tuple[dict, dict]:
 def recovery(base: dict, rounds: int) -> dict:
     """Seconds after a worker's death."""
     options = {**base, "workers": 2, "devices": 1, "codebook": CODEBOOKS[0], "kill": True}
-    noticed, again = [], []
+    anew, again = [], []
     for _ in range(rounds):
-        found, _ = run(options, launcher(2, restarts=1))
+        found = run(options, launcher(2, restarts=1))
         killed, resumed = found["killed"]["at"], found["0-again"]
+        anew.append(resumed["began"] - killed)
         # Of the batches that `fit` counts again, those done before take no time.
         steps = resumed["times"]
         done = next(i for i in range(len(steps)) if resumed["sent"][i] > resumed["sent"][0])
         again.append(steps[done] - killed)
-        survivor = found.get("0-first")
-        noticed.append(survivor["ended"] - killed if survivor else float("nan"))
     alone = [alone_until_noticed(options) for _ in range(rounds)]
     result = {
-        "training_again_seconds": [round(x, 2) for x in again],
-        "noticed_without_launcher_seconds": [round(x, 2) for x in alone],
+        "launcher_has_started_anew": [round(x, 2) for x in anew],
+        "training_again": [round(x, 2) for x in again],
+        "noticed_without_launcher": [round(x, 2) for x in alone],
     }
     rows = [[name, statistics.median(x), min(x), max(x)] for name, x in result.items()]
-    print(common.table(["after a SIGKILL", "median", "least", "most"], rows))
+    print(common.table(["seconds after a SIGKILL", "median", "least", "most"], rows))
     return result
 
 
@@ -231,7 +233,7 @@ def alone_until_noticed(options: dict) -> float:
         "for process in [start(0), start(1)]:\n"
         "    process.wait()\n"
     )
-    found, _ = run(options, ["-c", script])
+    found = run(options, ["-c", script])
     return found["0-first"]["ended"] - found["killed"]["at"]
 
 
@@ -250,7 +252,10 @@ def main() -> None:
     base: dict[str, Any] = {key: getattr(args, key) for key in ("steps", "side", "hidden", "batch")}
     times, traffic = times_and_bytes(base)
     deaths = recovery(base, args.rounds)
-    common.write("distribution", {**base, "step_ms": times, "bytes": traffic, "deaths": deaths})
+    common.write(
+        "distribution",
+        {**base, "step_ms": times, "bytes": traffic, "seconds_after_a_death": deaths},
+    )
 
 
 if __name__ == "__main__":

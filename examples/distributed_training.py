@@ -34,7 +34,8 @@ def frames(strategy: tf.distribute.Strategy, **options):
     """Recorded once a machine and kept: workers on the same one wait for the chief."""
     if is_chief():
         record(**options)
-    strategy.reduce("SUM", 1.0, axis=None)  # returns when all have come here
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        strategy.gather(tf.zeros(1), axis=0)  # returns when all have come here
     return record(**options).frames
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     )
     if is_chief():
         vqvae.save(args.out / "vqvae.keras")
-        shown = unseen[:: len(unseen) // 12][:12]
+        shown = unseen[:: max(1, len(unseen) // 12)][:12]
         rows = scores.grid([shown, vqvae.reconstruct(shown)])
         keras.utils.save_img(args.out / "reconstructions.png", rows, scale=False)
         print(f"{strategy.num_replicas_in_sync} replicas; results are in {args.out}")

@@ -7,6 +7,7 @@ of keras_vqvae bring what it lacks; a model of your own that only holds our laye
 loop leans on nothing that is not public, and works on one device as well.
 """
 
+import argparse
 import os
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,9 @@ def train(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=3)
+    args = parser.parse_args()
     if "TF_CONFIG" in os.environ:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     else:
@@ -95,7 +99,7 @@ def main() -> None:
         if is_chief():
             print(f"epoch {epoch + 1}: mean squared error {loss:.4f}", flush=True)
 
-    train(strategy, model, optimizer, batches, epochs=3, after_epoch=report)
+    train(strategy, model, optimizer, batches, epochs=args.epochs, after_epoch=report)
 
 
 if __name__ == "__main__":

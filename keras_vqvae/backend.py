@@ -5,7 +5,9 @@ Collectives are written for `tf.distribute` (one program a replica). Under JAX's
 """
 
 import contextlib
+import json
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -171,13 +173,27 @@ def has_replicas(model: keras.Model) -> bool:
 
 def has_workers(model: keras.Model) -> bool:
     """Whether several processes train `model` together."""
-    if BACKEND != "tensorflow":
-        return False
-    strategy = model.distribute_strategy
+    return BACKEND == "tensorflow" and _is_multi_worker(model.distribute_strategy)
+
+
+def _is_multi_worker(strategy: Any) -> bool:
     return (
         isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         and strategy.extended._in_multi_worker_mode()  # what Keras itself asks
     )
+
+
+def is_cut_right(dataset: Any) -> bool:
+    """Whether TensorFlow can cut the batches of a dataset for the workers.
+
+    Of one that is a worker's own part, every global batch's size must be known, which it is where
+    `batch` comes last; else an uneven end is cut into too many steps.
+    """
+    own = tf.data.experimental.AutoShardPolicy.OFF
+    if dataset.options().experimental_distribute.auto_shard_policy != own:
+        return True
+    variant = tf.data.experimental.to_variant(dataset)
+    return int(tf.raw_ops.ComputeBatchSize(input_dataset=variant)) > 0
 
 
 def batch_shares() -> int:
@@ -191,6 +207,20 @@ def batch_shares() -> int:
 def is_chief(model: keras.Model) -> bool:
     """Whether this process is the one that writes files."""
     return not has_workers(model) or model.distribute_strategy.extended.should_checkpoint
+
+
+def chiefs(value: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    """`value` as the chief has it, where several workers hold copies of `variable`."""
+    strategy: Any = getattr(variable.value, "distribute_strategy", None)
+    if BACKEND != "tensorflow" or not _is_multi_worker(strategy):
+        return value
+    return strategy.gather(tf.constant(value)[None], axis=0)[0].numpy()
+
+
+def in_cluster() -> bool:
+    """Whether the environment says that this process is one of several workers."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return BACKEND == "tensorflow" and sum(len(cluster.get(k, [])) for k in ("chief", "worker")) > 1
 
 
 def all_reduce_sum(tensors: Any) -> Any:

@@ -1,11 +1,11 @@
 """Backups that a killed training goes on from, bit for bit."""
 
 import dataclasses
+import hashlib
+import io
 import json
 import os
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import tensorflow as tf
 from keras import ops
 
 from keras_vqvae import backend
-from keras_vqvae.models.base import Model
+from keras_vqvae.models.base import Model, positive_integer
 
 FORMAT = 1
+_DIGEST_BYTES = hashlib.sha256().digest_size
+# What stands between a seeded pipeline and `fit` and reads it another number of times an epoch.
+_REREADING = ("cache", "repeat", "snapshot")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Position:
         batch: batches done of the next one.
         step: batches done in all.
         steps_per_epoch: None where it is not known.
+        ended_at: where `fit` has ended, the number of epochs that it was asked for.
     """
 
     epoch: int
     batch: int
     step: int
     steps_per_epoch: int | None
+    ended_at: int | None = None
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -43,17 +48,20 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     Unlike `keras.callbacks.BackupAndRestore`:
 
-    - A backup is one file, written under another name and renamed when it is whole and on the
-      disk. Several are kept. One that cannot be read is named in a warning, set aside with the
-      ending `.unusable`, and the one before it is used.
-    - It holds all that training depends on: weights, codebook statistics, the optimizer's state,
-      the states of random generators, metrics. With data ordered by seed and epoch,
-      `keras_vqvae.data.*(seed=...)`, training ends bit for bit as it would have ended undisturbed.
+    - A backup is one file with a checksum, written under another name and renamed when it is whole
+      and on the disk. Several are kept. One that is damaged is named in a warning, set aside with
+      the ending `.unusable`, and the one before it is used.
+    - It holds all that training depends on: weights, codebook statistics, the optimizer's state
+      (its learning rate too), the states of random generators, metrics. With data ordered by seed
+      and epoch, `keras_vqvae.data.*(seed=...)`, training ends bit for bit as it would have ended
+      undisturbed.
     - With `save_freq=100` it also writes within epochs, and goes on at that batch, not at the
       start of the epoch. Callbacks then see the batches that were done before once more.
     - Under `MultiWorkerMirroredStrategy` the chief writes and all workers read, from a folder
       that all of them see.
-    - Backups stay when training has ended: `fit` run again returns at once with the final state.
+    - Backups stay when training has ended: `fit` run again, for as many epochs, returns at once
+      with the final state. (Put it behind `EarlyStopping(restore_best_weights=True)` in the list of
+      callbacks, and those are the final weights.)
 
     The states of other callbacks, such as `EarlyStopping`'s patience, are not in it. One folder
     belongs to one call of `fit`. Data that is no pipeline of `keras_vqvae.data`, nor made from one,
@@ -66,8 +74,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         keep: how many backups are kept.
 
     Raises:
-        ValueError: `fit` is called with a model that is none of this package's, the backups are of
-            another model or of data with another number of batches, or none can be read.
+        ValueError: an argument is out of range; `fit` is called with a model that is none of this
+            package's, or with data whose place cannot be found again; the backups are of another
+            model or of data with another number of batches, or none can be read.
         RuntimeError: the workers do not all see the same backups.
     """
 
@@ -75,15 +84,13 @@ class BackupAndRestore(keras.callbacks.Callback):
         self, backup_dir: str | os.PathLike, save_freq: str | int = "epoch", keep: int = 3
     ) -> None:
         super().__init__()
-        if save_freq != "epoch" and (not isinstance(save_freq, int) or save_freq < 1):
-            raise ValueError(
-                f"save_freq must be 'epoch' or a positive number of batches, got {save_freq!r}"
-            )
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep}")
         self.backup_dir = Path(backup_dir)
+        if not str(backup_dir) or (self.backup_dir.exists() and not self.backup_dir.is_dir()):
+            raise ValueError(f"backup_dir must be a folder, got {str(backup_dir)!r}")
+        if save_freq != "epoch":
+            save_freq = positive_integer("save_freq, if not 'epoch',", save_freq)
         self.save_freq = save_freq
-        self.keep = keep
+        self.keep = positive_integer("keep", keep)
         self._epoch = self._batch = self._step = self._saved_step = 0
         self._metrics: list | None = None  # to be restored once the epoch has begun
         self._unusable: list[Path] = []
@@ -94,19 +101,35 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "keras_vqvae's BackupAndRestore is for models of keras_vqvae on TensorFlow, not "
                 f"for a {type(self.model).__name__} on {backend.BACKEND}: use Keras's own"
             )
+        self._sources = _seeded_sources(self.model._training_data)
+        self._count_batches(self.model._training_data)
         found = self._newest()
         self._agree(found[0].step if found else -1)
         if backend.is_chief(self.model):
             self._clean()
-        self._start_at, self._skips, self._endless = _order(self.model._training_data)
         if found:
             self._restore(*found)
 
+    def _count_batches(self, data: Any) -> None:
+        """Finds out whether the data has an end, and refuses epochs that do not match it."""
+        unknown = tf.data.UNKNOWN_CARDINALITY
+        batches = int(data.cardinality()) if hasattr(data, "cardinality") else unknown
+        self._endless = batches == tf.data.INFINITE_CARDINALITY
+        # Whether batches left out where the order is made are batches that `fit` does not see.
+        self._skips = hasattr(data, "start_at")
+        steps = self.params.get("steps")
+        if self._sources and not self._endless and batches >= 0 and steps not in (None, batches):
+            raise ValueError(
+                f"steps_per_epoch={steps}, but an epoch of the data has {batches} batches, and to "
+                "resume both must be the same: leave steps_per_epoch out, or give data without "
+                "end (repeat=True)"
+            )
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch
-        if self._start_at and not self._endless:
-            # However often the data was read before, or not at all.
-            self._start_at(epoch, self._batch if self._skips else 0)
+        if not self._endless:
+            for start_at in self._sources:  # however often the data was read before, or not at all
+                start_at(epoch, self._batch if self._skips else 0)
         if self._metrics is not None:  # `fit` has just reset them
             _assign(self.model.metrics_variables, self._metrics)
             self._metrics = None
@@ -124,12 +147,15 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._save()
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        if self._step:
+            self._save(ended_at=self.params["epochs"])
         self.model._initial_epoch = None  # or the next `fit` would begin there too
 
     # Writing.
 
-    def _save(self) -> None:
-        position = Position(self._epoch, self._batch, self._step, self.params.get("steps"))
+    def _save(self, ended_at: int | None = None) -> None:
+        steps = self.params.get("steps")
+        position = Position(self._epoch, self._batch, self._step, steps, ended_at)
         self._saved_step = self._step
         # On several workers reading a metric is a collective: all must read, one writes.
         variables = _variables(self.model) + self.model.metrics_variables
@@ -139,8 +165,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         header = {"format": FORMAT, "position": dataclasses.asdict(position)}
         header["variables"] = [_description(v) for v in variables]
-        path = self.backup_dir / f"step-{position.step:010d}.npz"
-        _write_whole(path, {"header": np.array(json.dumps(header)), **_numbered(values)})
+        path = self.backup_dir / f"step-{position.step:010d}.backup"
+        numbered = {f"{i:06d}": value for i, value in enumerate(values)}
+        _write_whole(path, {"header": np.array(json.dumps(header)), **numbered})
         for old in self._backups()[self.keep :]:
             old.unlink()
 
@@ -148,7 +175,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def _backups(self) -> list[Path]:
         """The newest first."""
-        return sorted(self.backup_dir.glob("step-*.npz"), reverse=True)
+        return sorted(self.backup_dir.glob("step-*.backup"), reverse=True)
 
     def _newest(self) -> tuple[Position, list] | None:
         """The newest backup that can be read."""
@@ -157,13 +184,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         for path in paths:
             try:
                 return self._read(path)
-            # What a cut or altered file may give: its own structure, its CRCs, or what is in it.
-            except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as e:
-                if isinstance(e, _AnotherTrainingError):
-                    raise
+            except (OSError, _DamagedError) as error:
                 self._unusable.append(path)
                 warnings.warn(
-                    f"the backup {path} cannot be used, the one before it will be: {e!r}",
+                    f"the backup {path} cannot be used, the one before it will be: {error}",
                     stacklevel=2,
                 )
         if paths:
@@ -174,20 +198,24 @@ class BackupAndRestore(keras.callbacks.Callback):
         return None
 
     def _read(self, path: Path) -> tuple[Position, list]:
-        with np.load(path, allow_pickle=False) as file:
+        content = path.read_bytes()
+        digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            raise _DamagedError("its checksum does not match")
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header["format"] != FORMAT:
-                raise ValueError(f"format {header['format']}, this version reads {FORMAT}")
+                raise _DamagedError(f"format {header['format']}, this version reads {FORMAT}")
             values = [file[name] for name in sorted(set(file.files) - {"header"})]
         variables = _variables(self.model) + self.model.metrics_variables
         for ours, theirs in zip(map(_description, variables), header["variables"], strict=False):
             if ours["shape"] != theirs["shape"] or ours["dtype"] != theirs["dtype"]:
-                raise _AnotherTrainingError(
+                raise ValueError(
                     f"the backup {path} is of another model or optimizer: it has {theirs}, the "
                     f"model has {ours}"
                 )
         if len(variables) != len(values):
-            raise _AnotherTrainingError(
+            raise ValueError(
                 f"the backup {path} is of another model or optimizer: it has {len(values)} "
                 f"variables, the model has {len(variables)}"
             )
@@ -196,7 +224,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def _restore(self, position: Position, values: list) -> None:
         steps = self.params.get("steps")
         if position.batch and position.steps_per_epoch not in (None, steps):
-            raise _AnotherTrainingError(
+            raise ValueError(
                 f"the backup was made after batch {position.batch} of an epoch of "
                 f"{position.steps_per_epoch}, but now an epoch has {steps}: give the same data and "
                 "batch size, or another folder"
@@ -205,13 +233,19 @@ class BackupAndRestore(keras.callbacks.Callback):
         _assign(variables, values[: len(variables)])
         self._epoch, self._batch, self._step = position.epoch, position.batch, position.step
         self._saved_step = position.step
-        self.model._initial_epoch = position.epoch
-        if self._start_at and self._endless:
-            self._start_at(0, position.step if self._skips else 0)
+        ended = position.ended_at == self.params["epochs"]
+        self.model._initial_epoch = position.ended_at if ended else position.epoch
+        if self.params["verbose"] and backend.is_chief(self.model):
+            place = f"epoch {position.epoch + 1}, batch {position.batch + 1}"
+            print(f"{self.backup_dir}: {'ended before' if ended else f'going on at {place}'}")
         if self._endless:
-            drop = position.step if self._start_at and not self._skips else 0
+            drop = position.step if self._sources and not self._skips else 0
+            for start_at in self._sources:
+                start_at(0, position.step if self._skips else 0)
         else:
             drop = 0 if self._skips else position.batch
+        if ended:
+            return
         if position.batch:
             self._metrics = values[len(variables) :]
         if position.batch or drop:
@@ -221,6 +255,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Lets `fit` count `batches` that were done before, reading and dropping `drop` first."""
         model, train = self.model, self.model.train_function
         left = [batches, drop]
+        logs: dict = {}
 
         def pass_over(iterator: Any) -> dict:
             for _ in range(left[1]):
@@ -230,7 +265,9 @@ class BackupAndRestore(keras.callbacks.Callback):
                 model.train_function = train
                 return train(iterator)
             left[0] -= model.steps_per_execution
-            return model.get_metrics_result()
+            if not logs:  # once: on several workers it is a collective
+                logs.update(model.get_metrics_result())
+            return logs
 
         model.train_function = pass_over
 
@@ -257,8 +294,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             )
 
 
-class _AnotherTrainingError(ValueError):
-    """The backup is whole, but not of this training: an older one would not be either."""
+class _DamagedError(Exception):
+    """A file is no whole backup."""
 
 
 def _variables(model: keras.Model) -> list:
@@ -281,37 +318,29 @@ def _assign(variables: list, values: list) -> None:
         variable.assign(value)
 
 
-def _numbered(values: list) -> dict:
-    return {f"{i:06d}": value for i, value in enumerate(values)}
-
-
 def _write_whole(path: Path, arrays: dict) -> None:
     """Writes so that under this name there never is a part of a file."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
     unfinished = path.with_suffix(".unfinished")
     with open(unfinished, "wb") as file:
-        np.savez(file, **arrays)
+        file.write(hashlib.sha256(content.getbuffer()).digest())
+        file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
 
 
-def _order(data: Any) -> tuple[Callable | None, bool, bool]:
-    """How to set where reading `data` begins.
-
-    Returns:
-        The `start_at` of the pipeline that `data` is, or is made from, if there is one; whether
-        its batches are those of `data`, so that those skipped there are skipped here; whether
-        `data` has no end.
-    """
-    endless = (
-        hasattr(data, "cardinality") and int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
-    )
+def _seeded_sources(data: Any) -> list[Callable]:
+    """The `start_at` of all seeded pipelines that `data` is, or is made from."""
     if hasattr(data, "start_at"):
-        return data.start_at, True, endless
-    sources = list(getattr(data, "_inputs", list)())
-    while sources:
-        source = sources.pop()
-        if hasattr(source, "start_at"):
-            return source.start_at, False, endless
-        sources += source._inputs()
-    return None, False, endless
+        return [data.start_at]
+    found = [f for source in getattr(data, "_inputs", list)() for f in _seeded_sources(source)]
+    kind = type(data).__name__.lower()
+    if found and any(name in kind for name in _REREADING):
+        raise ValueError(
+            f"the data is made from a seeded pipeline by a {type(data).__name__}, after which no "
+            "epoch's order can be found again: leave cache() and repeat() out (from_array and "
+            "from_records take repeat=True)"
+        )
+    return found

@@ -201,10 +201,13 @@ class Order:
                 # Strung together and batched anew, so that `batch` comes last: only there does
                 # tf.distribute find the size of the global batch, to cut each stream by.
                 batches = self.open_ended(batches.unbatch()).batch(self.batch_size)
-            options = tf.data.Options()
-            policy = tf.data.experimental.AutoShardPolicy.OFF
-            options.experimental_distribute.auto_shard_policy = policy
-            batches = batches.with_options(options)
+        # Left to itself TensorFlow would give whole files of records to the workers.
+        policies = tf.data.experimental.AutoShardPolicy
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            policies.OFF if self.count > 1 else policies.DATA
+        )
+        batches = batches.with_options(options)
         batches = batches.prefetch(_LOOK_AHEAD)
         if self.seed is not None:
             batches.start_at = self.start_at

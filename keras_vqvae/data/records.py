@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import keras
@@ -79,6 +80,12 @@ def from_records(
             f"The examples in {folder} differ in shape ({', '.join(ragged)}) and cannot be "
             "batched. Take them one by one with `batch_size=None`, crop them to one shape with "
             "`map`, then call `batch`."
+        )
+    if len(sidecar["files"]) % count:
+        warnings.warn(
+            f"the {len(sidecar['files'])} files of {folder} do not go evenly to {count} workers: "
+            "some will wait for others at the end of an epoch. Write a multiple of it",
+            stacklevel=2,
         )
     files = sidecar["files"][index::count]
     _check_sizes(folder, files)

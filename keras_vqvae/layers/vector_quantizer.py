@@ -200,6 +200,8 @@ class VectorQuantizer(keras.layers.Layer):
     def adapt(self, data: Any, iterations: int = 10, rows_per_code: int = 256) -> None:
         """Sets the codebook by k-means, instead of from the first batch.
 
+        On several workers all must call it; the chief's codebook, from its data, is everyone's.
+
         Args:
             data: vectors to be quantised, `(batch, ..., code_dim)`: an array, or an iterable of
                 batches such as a `tf.data.Dataset`.
@@ -240,6 +242,7 @@ class VectorQuantizer(keras.layers.Layer):
             used = counts > 0
             codebook[used] = sums[used] / counts[used, None]
             codebook[~used] = rows[random.integers(len(rows), size=np.sum(~used))]
+        codebook = backend.chiefs(codebook, self._base)  # each worker has drawn its own
         self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), 1.0)
         self._started.assign(1.0)
 

@@ -12,8 +12,8 @@ from keras import ops
 from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
 
-# `fit` on several workers replaces parts of Keras that are not public. They were tried up to here.
-NEWEST_KERAS_TRIED = (3, 15)
+# `fit` on several workers replaces a part of Keras that is not public. It was tried with this:
+KERAS_TRIED = (3, 15)
 
 
 def is_batch_of(x: Any, shape: tuple) -> bool:
@@ -63,6 +63,7 @@ class Model(keras.Model):
     _loss_cure = "Leave it out"
 
     jit_compile: bool  # Keras's
+    steps_per_execution: int
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
         """Losses `(batch,)`, float32, of the data `x` given what `call` returned."""
@@ -88,7 +89,9 @@ class Model(keras.Model):
         batch_size = args[0] if args else kwargs.get("batch_size")
         self._prepare("fit", x, batch_size)
         validation = kwargs.get("validation_data")
-        if validation is not None and not isinstance(validation, tuple):
+        if isinstance(validation, tuple):
+            validation = validation[0]
+        if validation is not None:
             self._check_input("fit", validation)
             _check_shares("fit", validation, kwargs.get("validation_batch_size") or batch_size)
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
@@ -97,6 +100,12 @@ class Model(keras.Model):
                 "each worker shuffles an array in an order of its own: they will train on some "
                 "examples twice and on others not at all. Use data.from_array(x, seed=0), or "
                 "shuffle=False",
+                stacklevel=2,
+            )
+        if backend.in_cluster() and not backend.has_workers(self):
+            warnings.warn(
+                "TF_CONFIG names several workers, but this model was made outside the scope of a "
+                "MultiWorkerMirroredStrategy: each worker trains on its own",
                 stacklevel=2,
             )
         if hasattr(x, "element_spec") and len(args) <= 6:  # or Keras warns that it cannot shuffle
@@ -126,21 +135,42 @@ class Model(keras.Model):
         _check_shares(caller, x, batch_size)
         if backend.has_workers(self):
             _check_keras()
-        if self.compiled and self.jit_compile and backend.has_replicas(self):
+            if hasattr(x, "options") and not backend.is_cut_right(x):
+                raise ValueError(
+                    f"{caller}() got a dataset with shard=... and something after its batches, "
+                    "such as map: TensorFlow cannot tell the size of a global batch. Batch it "
+                    "once more: dataset.unbatch().batch(GLOBAL_BATCH_SIZE)"
+                )
+        if self.compiled and backend.has_replicas(self):
+            self._drop_what_replicas_cannot()
+        self._build_on(x)
+        if self.built and self.compiled and self.optimizer and not self.optimizer.built:
+            with backend.strategy_scope(self):
+                self.optimizer.build(self.trainable_variables)
+
+    def _drop_what_replicas_cannot(self) -> None:
+        if self.jit_compile:
             warnings.warn(
                 "jit_compile=True is ignored: TensorFlow cannot compile a step on several replicas "
                 "by XLA",
-                stacklevel=3,
+                stacklevel=4,
             )
             self.jit_compile = False
+        if self.steps_per_execution > 1:
+            warnings.warn(
+                f"steps_per_execution={self.steps_per_execution} is ignored: on several replicas "
+                "Keras fails with it",
+                stacklevel=4,
+            )
+            self.steps_per_execution = 1
+
+    def _build_on(self, x: Any) -> None:
+        """Builds the model, in its strategy's scope, for data of known shape."""
         spec = getattr(x, "element_spec", x)
         spec = spec[0] if isinstance(spec, tuple) else spec
         if not self.built and all(map(_has_shape, keras.tree.flatten(spec))):
             with backend.strategy_scope(self):
                 self(keras.tree.map_structure(_symbol, spec))
-        if self.built and self.compiled and self.optimizer and not self.optimizer.built:
-            with backend.strategy_scope(self):
-                self.optimizer.build(self.trainable_variables)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras builds on a first batch under a strategy. It fails where that does not divide
@@ -260,17 +290,17 @@ def _check_shares(caller: str, x: Any, batch_size: int | None) -> None:
 def _check_keras() -> None:
     """Raises, or warns, where `fit` on several workers cannot be relied on."""
     version = tuple(int(part) for part in keras.version().split(".")[:2])
-    tried = ".".join(map(str, NEWEST_KERAS_TRIED))
+    tried = ".".join(map(str, KERAS_TRIED))
     loop = "docs/scaling.md has a training loop that leans on nothing private"
     if not hasattr(keras.Model, "_maybe_symbolic_build"):
         raise RuntimeError(
             f"fit() on several workers does not work with Keras {keras.version()}, which has no "
-            f"_maybe_symbolic_build. Use Keras 3.8 to {tried}, or one worker; {loop}"
+            f"_maybe_symbolic_build. Use Keras {tried}, or one worker; {loop}"
         )
-    if version > NEWEST_KERAS_TRIED:
+    if version != KERAS_TRIED:
         warnings.warn(
-            f"fit() on several workers was tried with Keras up to {tried}, this is "
-            f"{keras.version()}; {loop}",
+            f"fit() on several workers was tried with Keras {tried}, this is {keras.version()}. "
+            "Keras 3.8 trained right too, but logged each worker's own metrics; " + loop,
             stacklevel=4,
         )
 

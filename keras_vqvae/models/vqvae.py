@@ -234,10 +234,13 @@ class VQVAE(Model):
     def adapt(self, images: Any, batch_size: int = 64) -> None:
         """Sets the codebook by k-means on the encoder's output for `images`.
 
+        On several workers all must call it; the chief's codebook, from its images, is everyone's.
+
         Args:
             images: as for `encode`.
             batch_size: pictures at a time, for arrays.
         """
+        self._build_on(images)
         self.quantizer.adapt(self._in_batches("latents", self.latents, images, batch_size))
 
     def get_config(self) -> dict:

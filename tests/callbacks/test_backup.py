@@ -14,6 +14,8 @@ pytestmark = pytest.mark.tensorflow
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("callbacks need TensorFlow", allow_module_level=True)
 
+import tensorflow as tf  # noqa: E402
+
 from keras_vqvae import VQVAE, PixelCNN, VectorQuantizer  # noqa: E402
 from keras_vqvae.callbacks import BackupAndRestore, backup  # noqa: E402
 from keras_vqvae.data import from_array  # noqa: E402
@@ -119,6 +121,17 @@ def rebatched() -> Any:  # batches that are not those of the pipeline
     return from_array(PICTURES, 2, seed=5).unbatch().batch(BATCH)
 
 
+def zipped() -> Any:
+    both = tf.data.Dataset.zip(pipeline(), from_array(PICTURES, BATCH, seed=6))
+    return both.map(lambda a, b: tf.where(tf.reduce_sum(a) % 2 == 0, a, b))
+
+
+def concatenated() -> Any:  # 2 + 2 batches
+    parts = PICTURES[:16], PICTURES[16:]
+    first, second = (from_array(part, BATCH, seed=5) for part in parts)
+    return first.concatenate(second)
+
+
 def endless() -> Any:
     return from_array(PICTURES, BATCH, seed=5, repeat=True)
 
@@ -137,7 +150,7 @@ class TestResume:
     def test_bit_for_bit(self, tmp_path: Path, stop: int, save_freq: Any) -> None:
         check_resume(tmp_path, vqvae, pipeline, stop, save_freq=save_freq)
 
-    @pytest.mark.parametrize("data", [mapped, rebatched, unseeded])
+    @pytest.mark.parametrize("data", [mapped, rebatched, zipped, concatenated, unseeded])
     def test_other_finite_data(self, tmp_path: Path, data: Callable) -> None:
         check_resume(tmp_path, vqvae, data, 7, save_freq=2)
 
@@ -176,6 +189,37 @@ class TestResume:
         for a, b in zip(state(expected), state(found), strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_stopped_early(self, tmp_path: Path) -> None:
+        def stop() -> keras.callbacks.Callback:
+            return keras.callbacks.EarlyStopping(
+                "loss", patience=0, mode="max", restore_best_weights=True
+            )
+
+        model = vqvae()
+        options: dict = {"epochs": EPOCHS, "verbose": 0}
+        model.fit(pipeline(), callbacks=[stop(), BackupAndRestore(tmp_path)], **options)
+        again = vqvae()
+        logs = again.fit(pipeline(), callbacks=[stop(), BackupAndRestore(tmp_path)], **options)
+        assert logs.history == {} and again.optimizer.iterations == 2 * STEPS
+        for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_more_epochs(self, tmp_path: Path) -> None:
+        expected, _ = train(vqvae, pipeline(), tmp_path / "a")
+        train(vqvae, pipeline(), tmp_path / "b", epochs=EPOCHS - 1)
+        found, logs = train(vqvae, pipeline(), tmp_path / "b")
+        assert len(logs["loss"]) == 1
+        for a, b in zip(state(expected), state(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_says_where_it_goes_on(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(InterruptionError):
+            train(vqvae, pipeline(), tmp_path, Interrupt(6), save_freq=1)
+        train(vqvae, pipeline(), tmp_path, verbose=2)
+        assert f"{tmp_path}: going on at epoch 2, batch 3" in capsys.readouterr().out
+        train(vqvae, pipeline(), tmp_path, verbose=2)
+        assert f"{tmp_path}: ended before" in capsys.readouterr().out
+
     def test_finished(self, tmp_path: Path) -> None:
         expected, _ = train(vqvae, pipeline(), tmp_path)
         found, logs = train(vqvae, pipeline(), tmp_path)
@@ -193,20 +237,33 @@ def backups(folder: Path) -> list[str]:
 class TestFiles:
     def test_several_are_kept(self, tmp_path: Path) -> None:
         train(vqvae, pipeline(), tmp_path, save_freq=1, keep=2)
-        assert backups(tmp_path) == ["step-0000000011.npz", "step-0000000012.npz"]
+        assert backups(tmp_path) == ["step-0000000011.backup", "step-0000000012.backup"]
+
+    def test_every_flipped_bit_is_seen(self, tmp_path: Path) -> None:
+        train(vqvae, pipeline(), tmp_path, keep=1, epochs=1)
+        path = next(tmp_path.iterdir())
+        content = path.read_bytes()
+        saver = BackupAndRestore(tmp_path)
+        saver.set_model(vqvae())
+        for place in np.random.default_rng(0).integers(len(content), size=300):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << (place % 8)
+            path.write_bytes(damaged)
+            with pytest.raises(backup._DamagedError):
+                saver._read(path)
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
     def test_the_one_before_a_damaged_one(self, tmp_path: Path, damage: str) -> None:
         expected, _ = train(vqvae, pipeline(), tmp_path / "a")
         with pytest.raises(InterruptionError):
             train(vqvae, pipeline(), tmp_path / "b", Interrupt(11), save_freq=2)
-        newest = tmp_path / "b" / "step-0000000010.npz"
+        newest = tmp_path / "b" / "step-0000000010.backup"
         content = bytearray(newest.read_bytes())
         content[len(content) // 2] ^= 0x40  # in the values of an array
         newest.write_bytes(
             {"cut": content[:-100], "flipped": content, "empty": b"", "text": b"x" * 500}[damage]
         )
-        with pytest.warns(UserWarning, match="step-0000000010.npz cannot be used"):
+        with pytest.warns(UserWarning, match="step-0000000010.backup cannot be used"):
             found, _ = train(vqvae, pipeline(), tmp_path / "b")
         for a, b in zip(state(expected), state(found), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -237,7 +294,7 @@ class TestFiles:
         monkeypatch.setattr(backup.os, "fsync", fsync)
         with pytest.raises(InterruptionError):
             train(vqvae, pipeline(), tmp_path / "b")
-        assert backups(tmp_path / "b") == ["step-0000000004.npz", "step-0000000008.unfinished"]
+        assert backups(tmp_path / "b") == ["step-0000000004.backup", "step-0000000008.unfinished"]
         with pytest.warns(UserWarning, match="step-0000000008.unfinished was being written"):
             found, _ = train(vqvae, pipeline(), tmp_path / "b")
         for a, b in zip(state(expected), state(found), strict=True):
@@ -284,14 +341,27 @@ class TestRefused:
                 callbacks=[BackupAndRestore(tmp_path)],
             )
 
-    @pytest.mark.parametrize("save_freq", [0, -1, 1.5, "batch"])
-    def test_save_freq(self, save_freq: Any) -> None:
-        with pytest.raises(ValueError, match="save_freq must be 'epoch' or a positive number"):
-            BackupAndRestore("x", save_freq)
+    @pytest.mark.parametrize("value", [0, -1, 1.5, "batch", True, None])
+    def test_numbers(self, value: Any) -> None:
+        with pytest.raises(ValueError, match="save_freq, if not 'epoch', must be a positive int"):
+            BackupAndRestore("x", value)
+        with pytest.raises(ValueError, match="keep must be a positive integer, got"):
+            BackupAndRestore("x", keep=value)
 
-    def test_keep(self) -> None:
-        with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
-            BackupAndRestore("x", keep=0)
+    def test_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for folder in ("", tmp_path / "file"):
+            with pytest.raises(ValueError, match="backup_dir must be a folder, got"):
+                BackupAndRestore(folder)
+
+    @pytest.mark.parametrize("data", [lambda: pipeline().cache(), lambda: pipeline().repeat(2)])
+    def test_order_that_cannot_be_found_again(self, tmp_path: Path, data: Callable) -> None:
+        with pytest.raises(ValueError, match="made from a seeded pipeline by a .*Dataset, after"):
+            train(vqvae, data(), tmp_path)
+
+    def test_epochs_of_another_length(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="steps_per_epoch=2, but an epoch of the data has 4"):
+            train(vqvae, pipeline(), tmp_path, steps_per_epoch=2)
 
 
 def test_no_warnings_on_the_way(tmp_path: Path) -> None:
