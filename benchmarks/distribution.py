@@ -27,9 +27,10 @@ from typing import Any
 
 import common
 
+from tests.namespace import in_namespace
+
 WARM_UP = 5
 CODEBOOKS = ((512, 64), (512, 256), (8192, 64))
-IN_NAMESPACE = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
 
 
 def bytes_sent() -> int:
@@ -117,7 +118,7 @@ def run(options: dict, launcher: list[str]) -> dict[str, dict]:
         child = [str(common.HERE / "distribution.py"), "--member"]
         child.append(json.dumps({**options, "out": folder}))
         result = subprocess.run(
-            [*IN_NAMESPACE, sys.executable, *launcher, *child],
+            in_namespace([sys.executable, *launcher, *child]),
             cwd=common.ROOT,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(common.ROOT)},
             capture_output=True,

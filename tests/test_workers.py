@@ -51,9 +51,9 @@ def run(folder: Path, workers: int, *tasks: str, restarts: int = 0) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all tasks but the killed ones have been run, on 2 workers and on one device."""
     folder = tmp_path_factory.mktemp("workers")
-    run(folder, 0, "compare", "pipelines", "loop")
+    run(folder, 0, "compare", "pipelines", "records", "loop")
     # Keras's failure comes last: who knows in what state it leaves the workers.
-    run(folder, 2, "compare", "pipelines", "loop", "messages", "keras_alone")
+    run(folder, 2, "compare", "pipelines", "records", "loop", "adapt", "messages", "keras_alone")
     return folder
 
 
@@ -98,6 +98,15 @@ def test_seeded_pipelines_and_callbacks(folder: Path) -> None:
         assert not (folder / f"{name}-1-pictures").exists(), "only the chief writes"
 
 
+def test_records_that_are_not_shared_out(folder: Path) -> None:
+    assert_close(folder, "records", 2)
+
+
+def test_adapt_gives_all_the_same_codebook(folder: Path) -> None:
+    found = differences(folder, "adapt-0", "adapt-1")
+    assert "adapted" in found and set(found.values()) == {0.0}, found
+
+
 def test_loop_for_models_of_ones_own(folder: Path) -> None:
     assert_close(folder, "loop", 2)
 
@@ -105,11 +114,15 @@ def test_loop_for_models_of_ones_own(folder: Path) -> None:
 def test_messages(folder: Path) -> None:
     for worker in range(2):
         found = json.loads((folder / f"messages-{worker}.json").read_text())
-        first, second = found["said"]
-        assert any("jit_compile=True is ignored" in text for text in first)
-        assert not any("jit_compile" in text for text in second), "said once"
+        first, second, outside = found["said"]
+        for text in ("jit_compile=True is ignored", "steps_per_execution=2 is ignored"):
+            assert any(text in said for said in first)
+            assert not any(text in said for said in second), "said once"
+        assert any("made outside the scope of a MultiWorkerMirrored" in text for text in outside)
         assert any("each worker shuffles an array in an order of its own" in text for text in first)
-        assert "on several workers the model must be built before fit" in found["refused"]
+        unbuilt, cut = found["refused"]
+        assert "on several workers the model must be built before fit" in unbuilt
+        assert "Batch it once more: dataset.unbatch().batch(GLOBAL_BATCH_SIZE)" in cut
 
 
 def test_keras_still_needs_our_help(folder: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from examples import multi_worker_loop
-from keras_vqvae import ImageVQVAE, VectorQuantizer, callbacks, data
+from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, callbacks, data
 from tests.replicas import CASES, Case
 
 EPOCHS = 3
@@ -98,6 +98,29 @@ def pipelines(folder: Path) -> None:
         store(folder, name, model, **logs)
 
 
+def records(folder: Path) -> None:
+    """Files that each worker reads whole: TensorFlow is not to share them out by itself."""
+    case = CASES["ema_restarts"]
+    data.write_records(case.data(case.count), folder / f"records-{WORKER}", num_files=4)
+    model = build(case)
+    logs = fit(model, data.from_records(folder / f"records-{WORKER}", 16))
+    store(folder, "records", model, **logs)
+
+
+def adapt(folder: Path) -> None:
+    """Networks that are not built, no seed, each worker its part, outside the scope."""
+    with scope():
+        encoder, decoder = keras.layers.Conv2D(4, 4, 4), keras.layers.Conv2DTranspose(3, 4, 4)
+        model = VQVAE(encoder, VectorQuantizer(16, 4), decoder)
+        model.compile(keras.optimizers.SGD(0.05))
+    pictures = CASES["ema_restarts"].data(64)
+    own = data.from_array(pictures, 16, seed=0, shard=data.this_worker())
+    model.adapt(own)
+    adapted = model.quantizer.embeddings.numpy()
+    fit(model, own)
+    store(folder, "adapt", model, adapted=adapted)
+
+
 def messages(folder: Path) -> None:
     """What is said once, and what is refused."""
     case = CASES["prior"]
@@ -105,21 +128,30 @@ def messages(folder: Path) -> None:
     said = []
     with scope():
         model = case.make()
-        model.compile("sgd", jit_compile=True)
+        model.compile("sgd", jit_compile=True, steps_per_execution=2)
+    outside = case.make()
+    outside.compile("sgd")
     for _ in range(2):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.fit(x, verbose=0)
         said.append([str(w.message) for w in caught if w.category is UserWarning])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outside.fit(x, verbose=0)
+    said.append([str(w.message) for w in caught if w.category is UserWarning])
     with scope():
         pictures = CASES["own_networks_with_regularizers"]
         unbuilt = pictures.make()
         unbuilt.compile("sgd")
-    refused = ""
-    try:
-        unbuilt.fit(((batch,) for batch in [pictures.data(4)]), verbose=0)
-    except ValueError as error:
-        refused = str(error)
+    own = data.from_array(pictures.data(57), 16, shard=data.this_worker())
+    refused = []
+    for wrong in (((batch,) for batch in [pictures.data(4)]), own.map(lambda x: x)):
+        try:
+            unbuilt.fit(wrong, verbose=0)
+        except ValueError as error:
+            refused.append(str(error))
+    unbuilt.fit(own.map(lambda x: x).unbatch().batch(16), verbose=0)
     (folder / f"messages-{WORKER}.json").write_text(json.dumps({"said": said, "refused": refused}))
 
 
@@ -214,7 +246,7 @@ def undisturbed(folder: Path) -> None:
 
 
 STRATEGY: Any = None
-TASKS = (compare, pipelines, messages, loop, keras_alone, resume, undisturbed)
+TASKS = (compare, pipelines, records, adapt, messages, loop, keras_alone, resume, undisturbed)
 
 
 def main(folder: str, *names: str) -> None:

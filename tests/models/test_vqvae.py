@@ -1,5 +1,6 @@
 """VQVAE with a person's own encoder and decoder."""
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer
+from keras_vqvae.models import base
 from keras_vqvae.models.base import Model
 from tests.checks import assert_same, check_model, images, to_numpy
 
@@ -175,3 +177,27 @@ def test_codes_of_any_integer_type_are_decoded() -> None:
 def test_a_quantizer_contradicted_by_arguments_is_refused() -> None:
     with pytest.raises(ValueError, match="num_codes=64 contradicts the quantizer's 32"):
         ImageVQVAE((8, 8, 1), 64, quantizer=VectorQuantizer(32, 64))
+
+
+@pytest.mark.tensorflow
+class TestKerasThatWasNotTried:
+    """What `fit` on several workers says of it."""
+
+    @pytest.mark.parametrize("version", ["3.8.0", "3.99.1", "4.0.0"])
+    def test_another_version(self, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+        monkeypatch.setattr(keras, "version", lambda: version)
+        with pytest.warns(UserWarning, match=f"tried with Keras 3.15, this is {version}"):
+            base._check_keras()
+
+    def test_without_what_it_needs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Without:
+            pass
+
+        monkeypatch.setattr(keras, "Model", Without)
+        with pytest.raises(RuntimeError, match="has no _maybe_symbolic_build. Use Keras 3.15"):
+            base._check_keras()
+
+    def test_this_one(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            base._check_keras()
