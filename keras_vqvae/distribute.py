@@ -28,8 +28,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, NamedTuple
 
-# Between SIGTERM and SIGKILL. TensorFlow catches SIGTERM in workers of a cluster, so mostly all of it
-# is waited for; backups are whole whenever a worker is killed.
+# Between SIGTERM and SIGKILL. TensorFlow catches SIGTERM in workers of a cluster, so that mostly it
+# is waited for in full; backups are whole whenever a worker is killed.
 GRACE_SECONDS = 2.0
 # A line that is redrawn, a progress bar, is shown at most so often: bars of several workers cannot
 # be redrawn in place, and a line for each redrawing would be thousands.
