@@ -91,9 +91,6 @@ class BackupAndRestore(keras.callbacks.Callback):
             save_freq = positive_integer("save_freq, if not 'epoch',", save_freq)
         self.save_freq = save_freq
         self.keep = positive_integer("keep", keep)
-        self._epoch = self._batch = self._step = self._saved_step = 0
-        self._metrics: list | None = None  # to be restored once the epoch has begun
-        self._unusable: list[Path] = []
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if backend.BACKEND != "tensorflow" or not isinstance(self.model, Model):
@@ -101,6 +98,8 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "keras_vqvae's BackupAndRestore is for models of keras_vqvae on TensorFlow, not "
                 f"for a {type(self.model).__name__} on {backend.BACKEND}: use Keras's own"
             )
+        self._epoch = self._batch = self._step = self._saved_step = 0
+        self._metrics: list | None = None  # to be restored once the epoch has begun
         self._sources = _seeded_sources(self.model._training_data)
         self._count_batches(self.model._training_data)
         found = self._newest()
@@ -180,7 +179,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def _newest(self) -> tuple[Position, list] | None:
         """The newest backup that can be read."""
         paths = self._backups()
-        self._unusable = []
+        self._unusable: list[Path] = []
         for path in paths:
             try:
                 return self._read(path)

@@ -212,6 +212,20 @@ class TestResume:
         for a, b in zip(state(expected), state(found), strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_interrupted_before_the_first_backup(self, tmp_path: Path) -> None:
+        """As in a notebook, where the same objects are used again."""
+        expected, _ = train(vqvae, pipeline(), tmp_path / "a")
+        saver = BackupAndRestore(tmp_path / "b")
+        for _ in range(2):
+            model, interrupt = vqvae(), Interrupt(3)
+            with pytest.raises(InterruptionError):
+                model.fit(pipeline(), epochs=1, verbose=0, callbacks=[saver, interrupt])
+        model = vqvae()
+        model.fit(pipeline(), epochs=EPOCHS, verbose=0, callbacks=[saver])
+        for a, b in zip(state(expected), state(model), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert backups(tmp_path / "b")[-1] == "step-0000000012.backup"
+
     def test_says_where_it_goes_on(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         with pytest.raises(InterruptionError):
             train(vqvae, pipeline(), tmp_path, Interrupt(6), save_freq=1)
