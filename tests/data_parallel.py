@@ -1,7 +1,7 @@
 """Training under `keras.distribution.DataParallel` equals training without, under JAX.
 
-Run as a program, `python -m tests.data_parallel`, with all cases of `tests/replicas.py` or those
-named after it, with KERAS_BACKEND=jax and XLA_FLAGS=--xla_force_host_platform_device_count=4.
+Run as a program, `python -m tests.data_parallel [long]`, with the short or the long cases of
+`tests/replicas.py`, with KERAS_BACKEND=jax and XLA_FLAGS=--xla_force_host_platform_device_count=4.
 Prints one line of JSON a case and number of devices, as `tests/replicas.py` does.
 """
 
@@ -26,8 +26,12 @@ CASES = {
     # With 60 examples they are others' equals.
     if name not in ("ema_restarts_empty_replica", "gradient_codebook_adapted")
 }
-# By number of devices.
-ON = {2: tuple(CASES), 4: ("ema_adapted", "gradient_codebook", "prior_of_classes")}
+# By number of devices. The other cases are long.
+SHORT = {
+    2: ("ema_restarts", "gradient_codebook", "own_networks_with_regularizers", "layer_alone"),
+    4: ("ema_adapted", "prior_of_classes"),
+}
+LONG = {devices: tuple(n for n in CASES if n not in names) for devices, names in SHORT.items()}
 BATCHES = "batches that do not divide"
 
 
@@ -89,18 +93,20 @@ def batches_that_do_not_divide(devices: int) -> dict:
     return {"error": error, **{n: difference(inside[n], outside[n]) for n in outside}}
 
 
-def main(names: list[str]) -> None:
-    for name in names or CASES:
-        one = train(CASES[name])
-        for devices in (d for d in DEVICES if name in ON[d]):
+def main(long: bool) -> None:
+    cases = LONG if long else SHORT
+    for name in CASES:
+        several = [devices for devices in DEVICES if name in cases[devices]]
+        one = train(CASES[name]) if several else {}
+        for devices in several:
             with _distribution(devices).scope():
                 many = train(CASES[name], one["initial"])
             found = differences(one, many)
             print(json.dumps({"case": name, "devices": devices, **found}), flush=True)
-    for devices in DEVICES:
+    for devices in (4,) if long else (2,):
         found = batches_that_do_not_divide(devices)
         print(json.dumps({"case": BATCHES, "devices": devices, **found}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(long="long" in sys.argv[1:])

@@ -9,12 +9,12 @@ from tests.replicas import CASES, check_differences, run_program
 pytestmark = pytest.mark.tensorflow
 
 
-# On 4 devices: start, restart and `adapt` of both kinds of codebook, a prior, empty replicas.
+# On both: start, restart and `adapt` of a codebook, a prior, empty replicas. The others are long.
 SHORT = {
-    2: tuple(CASES),
+    2: tuple(n for n in CASES if n not in ("gradient_codebook", "prior_of_maps", "layer_alone")),
     4: ("ema_restarts_empty_replica", "gradient_codebook_adapted", "prior_of_classes"),
 }
-LONG = tuple(name for name in CASES if name not in SHORT[4])
+LONG = {devices: tuple(n for n in CASES if n not in names) for devices, names in SHORT.items()}
 
 
 @functools.cache
@@ -31,6 +31,6 @@ def test_same_as_one_device(devices: int, name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", LONG)
-def test_same_on_four_as_on_one(name: str) -> None:
-    check_differences(name, CASES[name], 4, results(4, LONG)[name])
+@pytest.mark.parametrize("devices, name", [(d, name) for d in LONG for name in LONG[d]])
+def test_other_cases(devices: int, name: str) -> None:
+    check_differences(name, CASES[name], devices, results(devices, LONG[devices])[name])
