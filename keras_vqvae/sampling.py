@@ -1,12 +1,16 @@
 """Ancestral sampling, for every autoregressive model.
 
-A model is sampled through three methods, which see one position at a time:
+A model is sampled through four methods, which see one position at a time:
 
 - `initial_cache(batch, condition)`: any nest of tensors;
 - `begin_row(cache, previous_row, row)`: what a row of positions needs once, given the codes of
   the row before, `(batch, columns)` (for row 0 there is none, and what is given means nothing);
 - `step(cache, previous, position) -> (logits, cache)`: given the code before, `(batch,)` (for
-  position 0 there is none), the logits `(batch, num_codes)` of a position in raster order.
+  position 0 there is none), the logits `(batch, num_codes)` of a position in raster order;
+- `draw(logits, u, options)`, int32 `(batch,)`: the function `draw` below, where the logits are
+  logits, and something else where they are the parameters of another distribution.
+
+They are those of `model.sampler()`, which may have prepared weights outside of the loop.
 
 The uniform numbers are arguments, drawn before the loop: so a seed means the same samples eagerly,
 compiled, and in a SavedModel, and fast and slow sampling compare number by number.
@@ -17,7 +21,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_vqvae import backend
+from keras_vqvae import backend, functional
 from keras_vqvae.backend import Tensor
 
 
@@ -55,6 +59,10 @@ def weights(logits: Tensor, options: Options) -> Tensor:
         (logits - ops.max(logits, -1, keepdims=True)) / ops.cast(options.temperature, "float32")
     )
 
+    known = isinstance(options.top_k, int) and isinstance(options.top_p, float)
+    if known and options.top_k >= num_codes and options.top_p >= 1.0:
+        return relative  # without a branch, which costs a loop some percent
+
     def restricted() -> Tensor:
         ordered = ops.flip(ops.sort(relative, -1), -1)
         ordered = ops.where(ops.arange(num_codes) < top_k, ordered, 0.0)
@@ -80,10 +88,10 @@ def draw(logits: Tensor, u: Tensor, options: Options) -> Tensor:
         int32 `(batch,)`: of the codes whose probability, after `options`, is not zero.
     """
     relative = weights(logits, options)
-    cumulative = ops.cumsum(relative, -1)
+    cumulative = functional.prefix_sums(relative)
     target = u[:, None] * cumulative[:, -1:]
     index = ops.arange(logits.shape[-1], dtype="int32")
-    # XLA sums in another order for each entry: sums may rise, or fall, where nothing is added.
+    # A compiler may add in another order: sums may rise, or fall, where nothing is added.
     allowed = relative > 0
     first = ops.min(ops.where(allowed & (cumulative > target), index, index[-1]), -1)
     # And their last need not be the greatest: beyond all it is the last code that can be drawn.
@@ -120,14 +128,14 @@ def sample_row(
     Returns:
         the cache, and int32 codes `(batch, columns)`.
     """
-    columns = given.u.shape[1]
+    columns = ops.shape(given.u)[1]
     cache = model.begin_row(cache, previous_row, row)
 
     def one(carry: tuple, x: tuple) -> tuple:
         cache, previous = carry
         column, given = x
         logits, cache = model.step(cache, previous, row * columns + column)
-        drawn = draw(logits, given.u, options)
+        drawn = model.draw(logits, given.u, options)
         code = ops.where(given.keep, given.known, drawn)
         return (cache, code), code
 
@@ -155,7 +163,7 @@ def sample_rows(
         cache, codes = sample_row(model, cache, previous_row, row, given, options)
         return (cache, codes), codes
 
-    rows = first + ops.arange(given.u.shape[1], dtype="int32")
+    rows = first + ops.arange(ops.shape(given.u)[1], dtype="int32")
     by_row = Positions(*(ops.transpose(x, (1, 0, 2)) for x in given))
     (cache, _), codes = backend.scan(one, (cache, previous_row), (rows, by_row))
     return cache, ops.transpose(codes, (1, 0, 2))
@@ -174,13 +182,15 @@ def given_positions(grid_shape: tuple, n: Any, seed: Any) -> Positions:
         gets depends on its place in the batch and not on `n`.
     """
     columns = grid_shape[-1]
-    shape = (n, math.prod(grid_shape) // columns, columns)
+    shape = (n, math.prod(grid_shape[:-1]), columns)
     u = backend.uniforms(shape, seed)
     known = ops.zeros_like(u, dtype="int32")
     return Positions(u, known, known > 0)
 
 
-def sample(model: Any, n: Any, seed: Any, condition: Any, options: Options) -> Tensor:
+def sample(
+    model: Any, n: Any, seed: Any, condition: Any, options: Options, length: Any = None
+) -> Tensor:
     """Draws whole grids in one loop, for use in a compiled function.
 
     Args:
@@ -189,11 +199,13 @@ def sample(model: Any, n: Any, seed: Any, condition: Any, options: Options) -> T
         seed: an integer.
         condition: as `model.initial_cache` takes it, of `n` examples.
         options: scalars or scalar tensors.
+        length: for models of sequences of any length, an integer or an int32 scalar.
 
     Returns:
         int32 `(n, *grid_shape)`.
     """
-    given = given_positions(model.grid_shape, n, seed)
+    grid = model.grid_shape if length is None else (length,)
+    given = given_positions(grid, n, seed)
     cache = model.initial_cache(n, condition)
-    _, codes = sample_rows(model, cache, given.known[:, 0], 0, given, options)
-    return ops.reshape(codes, (-1, *model.grid_shape))
+    _, codes = sample_rows(model.sampler(), cache, given.known[:, 0], 0, given, options)
+    return ops.reshape(codes, (-1, *grid))

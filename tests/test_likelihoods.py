@@ -1,12 +1,15 @@
 """Likelihoods, against scipy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from keras import ops
 
-from keras_vqvae import Gaussian, backend
-from tests.checks import copy_by_config, floats, to_numpy
+from keras_vqvae import Categorical, Gaussian, LogisticMixture, backend
+from tests.checks import copy_by_config, floats, gradient, to_numpy
 
 
 @pytest.mark.parametrize("scale", [0.22, 1.0])
@@ -74,3 +77,76 @@ def test_gaussian_config() -> None:
 def test_gaussian_refuses_bad_scale(scale: float) -> None:
     with pytest.raises(ValueError, match=f"scale must be positive, got {scale}"):
         Gaussian(scale)
+
+
+def levels_of(count: int) -> np.ndarray:
+    return (2 * np.arange(count) / (count - 1) - 1).astype("float32")
+
+
+def test_categorical_log_prob() -> None:
+    params = floats((3, 4, 2 * 8))
+    x = np.random.default_rng(0).choice(levels_of(8), (3, 4, 2)).astype("float32")
+    found = to_numpy(Categorical(8).log_prob(params, x))
+    log_p = scipy.special.log_softmax(params.reshape(3, 4, 2, 8).astype("float64"), -1)
+    level = np.round((x + 1) / 2 * 7).astype(int)[..., None]
+    np.testing.assert_allclose(found, np.take_along_axis(log_p, level, -1)[..., 0], atol=1e-5)
+    mean = (np.exp(log_p) * levels_of(8)).sum(-1)
+    np.testing.assert_allclose(to_numpy(Categorical(8).mean(params)), mean, atol=1e-5)
+
+
+def mixture_reference(params: np.ndarray, levels: int) -> np.ndarray:
+    """Probability of each level, float64: `(..., levels)`."""
+    logits, means, log_scales = np.split(params.astype("float64"), 3, -1)
+    pi = scipy.special.softmax(logits, -1)[..., None, :]
+    edges = (np.arange(levels + 1) - 0.5) * 2 / (levels - 1) - 1
+    edges[0], edges[-1] = -np.inf, np.inf
+    z = (edges[:, None] - means[..., None, :]) / np.exp(log_scales)[..., None, :]
+    return np.diff((pi * scipy.special.expit(z)).sum(-1), axis=-1)
+
+
+@pytest.mark.parametrize("levels", [4, 256])
+def test_logistic_mixture_log_prob(levels: int) -> None:
+    params = floats((5, 3 * 3)) * 1.5
+    likelihood = LogisticMixture(3, levels)
+    x = np.tile(levels_of(levels), (5, 1))
+    found = to_numpy(likelihood.log_prob(np.repeat(params[:, None], levels, 1), x))
+    np.testing.assert_allclose(np.exp(found), mixture_reference(params, levels), atol=2e-6)
+    assert np.exp(found).sum(-1) == pytest.approx(np.ones(5), abs=1e-4)
+
+
+def test_logistic_mixture_far_from_all_its_components_is_finite() -> None:
+    likelihood = LogisticMixture(2, 65536)
+    params = np.array([[0, 0, -0.9, 0.9, -12, -40]], "float32")
+    x = np.array([0.25], "float32")
+    log_prob = likelihood.log_prob(params, x)
+    assert np.isfinite(to_numpy(log_prob)).all() and float(log_prob[0]) < -1000
+    found = gradient(lambda p: ops.sum(likelihood.log_prob(p, x)), ops.convert_to_tensor(params))
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(16), LogisticMixture(3, 16)])
+def test_draws_follow_the_probabilities(likelihood: Any) -> None:
+    params = floats((1, likelihood.num_outputs))
+    if isinstance(likelihood, Categorical):
+        expected = scipy.special.softmax(params[0].astype("float64"))
+    else:
+        expected = mixture_reference(params, 16)[0]
+    n = 40_000
+    u = ((np.arange(n) + 0.5) / n).astype("float32")
+    x = to_numpy(likelihood.sample(np.repeat(params, n, 0)[:, None], u[:, None, None]))
+    levels = np.round((x[:, 0] + 1) / 2 * 15).astype(int)
+    found = np.bincount(levels, minlength=16) / n
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    cold = to_numpy(likelihood.sample(np.repeat(params, n, 0)[:, None], u[:, None, None], 0.05))
+    assert cold.std() < x.std()
+
+
+@pytest.mark.parametrize("make", [lambda: Categorical(1), lambda: LogisticMixture(0)])
+def test_discrete_likelihoods_refuse(make: Any) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        make()
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(8), LogisticMixture(2, 9)])
+def test_discrete_likelihoods_survive_serialisation(likelihood: Any) -> None:
+    assert copy_by_config(likelihood).get_config() == likelihood.get_config()

@@ -1,7 +1,23 @@
 """Reusable layers, each usable alone in any Keras model."""
 
+from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, WaveNetBlock
 from keras_vqvae.layers.masked_conv import GatedMaskedConv2D
+from keras_vqvae.layers.parallel_decoder import ParallelDecoder
 from keras_vqvae.layers.residual import ConvDecoder, ConvEncoder, ResidualStack
+from keras_vqvae.layers.spectrogram_encoder import SpectrogramEncoder
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
+from keras_vqvae.layers.wavenet import WaveNetStack
 
-__all__ = ["ConvDecoder", "ConvEncoder", "GatedMaskedConv2D", "ResidualStack", "VectorQuantizer"]
+__all__ = [
+    "CausalConv1D",
+    "CausalConv1DTranspose",
+    "ConvDecoder",
+    "ConvEncoder",
+    "GatedMaskedConv2D",
+    "ParallelDecoder",
+    "ResidualStack",
+    "SpectrogramEncoder",
+    "VectorQuantizer",
+    "WaveNetBlock",
+    "WaveNetStack",
+]

@@ -1,11 +1,13 @@
 """The convolutional networks of van den Oord et al. 2017, section 4.1, for rank 1, 2 and 3."""
 
+import itertools
 import math
 from typing import Any
 
 import keras
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
 
 _CONV = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
 _TRANSPOSED = {
@@ -15,9 +17,17 @@ _TRANSPOSED = {
 }
 
 
-def _check_rank(rank: int) -> None:
+def _check_rank(rank: int, causal: bool) -> None:
     if rank not in _CONV:
         raise ValueError(f"rank must be 1 (sound), 2 (images) or 3 (video), got {rank!r}")
+    if causal and rank != 1:
+        raise ValueError(f"causal=True is for rank 1 (sound), got rank {rank}")
+
+
+def _conv(rank: int, causal: bool, channels: int, window: Any, strides: Any = 1, **options: Any):
+    if causal:
+        return CausalConv1D(channels, window, strides, **options)
+    return _CONV[rank](channels, window, strides, padding="same", **options)
 
 
 def stage_strides(rank: int, downsampling: int | tuple) -> list[tuple]:
@@ -25,17 +35,30 @@ def stage_strides(rank: int, downsampling: int | tuple) -> list[tuple]:
 
     Args:
         rank: number of axes.
-        downsampling: a power of two, for all axes or one for each.
+        downsampling: for all axes or one for each; a product of 2, 3, 5 and 7. Each prime factor
+            is a convolution, the small ones at the finest stages.
     """
     factors: tuple = (downsampling,) * rank
     if isinstance(downsampling, (tuple, list)):
         factors = tuple(downsampling)
-    if len(factors) != rank or any(not isinstance(f, int) or f < 1 or f & (f - 1) for f in factors):
+    primes = [_prime_factors(factor) for factor in factors]
+    if len(factors) != rank or None in primes:
         raise ValueError(
-            f"downsampling must be a power of two, or {rank} of them, got {downsampling!r}"
+            f"downsampling must be a product of 2, 3, 5 and 7 such as a power of two, or {rank} of "
+            f"them, got {downsampling!r}"
         )
-    stages = int(math.log2(max(factors)))
-    return [tuple(2 if f >> (stage + 1) else 1 for f in factors) for stage in range(stages)]
+    return list(itertools.zip_longest(*primes, fillvalue=1))  # type: ignore[arg-type]
+
+
+def _prime_factors(n: Any) -> list[int] | None:
+    if not isinstance(n, int) or n < 1:
+        return None
+    found = []
+    for prime in (2, 3, 5, 7):
+        while n % prime == 0:
+            found.append(prime)
+            n //= prime
+    return found if n == 1 else None
 
 
 class _Chain(keras.layers.Layer):
@@ -68,6 +91,7 @@ class ResidualStack(_Chain):
         hidden: channels of the input and output.
         residual_hidden: channels inside a block; None for `hidden`, as in the paper.
         blocks: number of blocks; the paper has two.
+        causal: rank 1 only: whether no output sees a later input.
 
     Input and output: `(batch, ..., hidden)`.
     """
@@ -79,22 +103,29 @@ class ResidualStack(_Chain):
         *,
         residual_hidden: int | None = None,
         blocks: int = 2,
+        causal: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_rank(rank)
+        _check_rank(rank, causal)
         self.rank = rank
         self.hidden = hidden
         self.residual_hidden = residual_hidden
         self.blocks = blocks
-        conv, inside, dtype = _CONV[rank], residual_hidden or hidden, self.dtype_policy
+        self.causal = causal
+        inside, dtype = residual_hidden or hidden, self.dtype_policy
         self._convolutions = [
             (
-                conv(inside, 3, padding="same", activation="relu", dtype=dtype),
-                conv(hidden, 1, dtype=dtype),
+                _conv(rank, causal, inside, 3, activation="relu", dtype=dtype),
+                _CONV[rank](hidden, 1, dtype=dtype),
             )
             for _ in range(blocks)
         ]
+
+    @property
+    def convolutions(self) -> list:
+        """The convolutions in order."""
+        return [conv for pair in self._convolutions for conv in pair]
 
     def build(self, input_shape: tuple) -> None:
         if len(input_shape) != self.rank + 2 or input_shape[-1] != self.hidden:
@@ -121,6 +152,7 @@ class ResidualStack(_Chain):
             "hidden": self.hidden,
             "residual_hidden": self.residual_hidden,
             "blocks": self.blocks,
+            "causal": self.causal,
         }
 
 
@@ -136,29 +168,48 @@ class _Coder(_Chain):
         hidden: int = 256,
         residual_hidden: int | None = None,
         residual_blocks: int = 2,
+        finest_hidden: int | None = None,
+        causal: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_rank(rank)
+        _check_rank(rank, causal)
         self.rank = rank
         self.channels = channels
         self.downsampling = downsampling
         self.hidden = hidden
         self.residual_hidden = residual_hidden
         self.residual_blocks = residual_blocks
+        self.finest_hidden = finest_hidden
+        self.causal = causal
         self._strides = stage_strides(rank, downsampling) or [(1,) * rank]
         self._residual_stack = ResidualStack(
             rank,
             hidden,
             residual_hidden=residual_hidden,
             blocks=residual_blocks,
+            causal=causal,
             dtype=self.dtype_policy,
         )
 
-    def _strided(self, layer: type, channels: int, strides: tuple, **options: Any) -> Any:
+    def _hidden_at(self, stage: int) -> int:
+        """Channels after strided convolution number `stage`, from the finest one on."""
+        if self.finest_hidden is None or stage == len(self._strides) - 1:
+            return self.hidden
+        return min(self.hidden, self.finest_hidden * 2**stage)
+
+    def _strided(self, transposed: bool, channels: int, strides: tuple, **options: Any) -> Any:
         # Window 4 where the axis is halved, as in the paper; 3 keeps an axis centred.
-        window = tuple(4 if stride == 2 else 3 for stride in strides)
-        return layer(channels, window, strides, padding="same", dtype=self.dtype_policy, **options)
+        window: Any = tuple(2 * stride if stride > 1 else 3 for stride in strides)
+        options["dtype"] = self.dtype_policy
+        if self.causal and transposed:
+            return CausalConv1DTranspose(channels, window[0], strides[0], **options)
+        if transposed:
+            layer = _TRANSPOSED[self.rank]
+            return layer(channels, window, strides, padding="same", **options)
+        if self.causal:
+            window, strides = window[0], strides[0]
+        return _conv(self.rank, self.causal, channels, window, strides, **options)
 
     def get_config(self) -> dict:
         return {
@@ -169,6 +220,8 @@ class _Coder(_Chain):
             "hidden": self.hidden,
             "residual_hidden": self.residual_hidden,
             "residual_blocks": self.residual_blocks,
+            "finest_hidden": self.finest_hidden,
+            "causal": self.causal,
         }
 
 
@@ -179,30 +232,38 @@ class ConvEncoder(_Coder):
     Args:
         rank: 1, 2 or 3 axes.
         channels: channels of the output, the quantizer's `code_dim`.
-        downsampling: a power of two, for all axes or one for each; each strided convolution
-            halves.
+        downsampling: for all axes or one for each; a product of 2, 3, 5 and 7, of which each prime
+            factor is a strided convolution, of twice its width as window.
         hidden: channels inside; the paper has 256.
         residual_hidden: channels inside the residual blocks; None for `hidden`.
         residual_blocks: number of residual blocks.
+        finest_hidden: channels after the first convolution; each further one doubles them up to
+            `hidden`. None for `hidden` everywhere, as in the paper.
+        causal: rank 1 only: whether no output sees an input after those that it stands for.
 
     Input: `(batch, ..., any)`. Output: `(batch, ... / downsampling, channels)`.
     """
 
     def __init__(self, rank: int, channels: int, **kwargs: Any) -> None:
         super().__init__(rank, channels, **kwargs)
-        conv = _CONV[rank]
+        last = len(self._strides) - 1
         self._layers_in_order = [
-            *(self._strided(conv, self.hidden, s, activation="relu") for s in self._strides[:-1]),
-            # The residual stack begins with a ReLU of its own.
-            *(self._strided(conv, self.hidden, s) for s in self._strides[-1:]),
             *(
-                []
-                if self._strides
-                else [conv(self.hidden, 3, padding="same", dtype=self.dtype_policy)]
+                # The residual stack begins with a ReLU of its own.
+                self._strided(False, self._hidden_at(i), s, activation="relu" if i < last else None)
+                for i, s in enumerate(self._strides)
             ),
             self._residual_stack,
-            conv(channels, 1, dtype=self.dtype_policy),
+            _CONV[rank](channels, 1, dtype=self.dtype_policy),
         ]
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Rank 1: outputs' worth of input that an output sees before and after its own."""
+        strided, last = self._layers_in_order[:-2], self._layers_in_order[-1]
+        first, last = reach([*strided, *self._residual_stack.convolutions, last], 1)
+        unit = math.prod(stride for (stride,) in self._strides)
+        return -(first // unit), last // unit
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -212,21 +273,33 @@ class ConvDecoder(_Coder):
     Args:
         rank: 1, 2 or 3 axes.
         channels: channels of the output, the likelihood's `num_outputs`.
-        downsampling: as given to the encoder; each transposed convolution doubles.
+        downsampling: as given to the encoder; each transposed convolution multiplies by a factor.
         hidden: channels inside; the paper has 256.
         residual_hidden: channels inside the residual blocks; None for `hidden`.
         residual_blocks: number of residual blocks.
+        finest_hidden: channels before the last convolution; each before it has twice as many, up
+            to `hidden`. None for `hidden` everywhere, as in the paper.
+        causal: rank 1 only: whether no output sees a later input than its own.
 
     Input: `(batch, ..., any)`. Output: `(batch, ... * downsampling, channels)`.
     """
 
     def __init__(self, rank: int, channels: int, **kwargs: Any) -> None:
         super().__init__(rank, channels, **kwargs)
-        conv, transposed = _CONV[rank], _TRANSPOSED[rank]
-        strides = self._strides[::-1]
         self._layers_in_order = [
-            conv(self.hidden, 3, padding="same", dtype=self.dtype_policy),
+            _conv(rank, self.causal, self.hidden, 3, dtype=self.dtype_policy),
             self._residual_stack,
-            *(self._strided(transposed, self.hidden, s, activation="relu") for s in strides[:-1]),
-            *(self._strided(transposed, channels, s) for s in strides[-1:]),
+            *(
+                self._strided(True, self._hidden_at(i - 1), self._strides[i], activation="relu")
+                for i in range(len(self._strides) - 1, 0, -1)
+            ),
+            self._strided(True, channels, self._strides[0]),
         ]
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Rank 1: how many inputs before and after its own an output sees."""
+        before, after = self._layers_in_order[0], self._layers_in_order[2:]
+        unit = math.prod(stride for (stride,) in self._strides)
+        first, last = reach([before, *self._residual_stack.convolutions, *after], unit)
+        return -first, last

@@ -104,8 +104,8 @@ def test_the_papers_defaults() -> None:
 BAD = [
     (lambda: ConvEncoder(4, 8), "rank must be 1 .* got 4"),
     (lambda: ResidualStack(0, 8), "rank must be 1 .* got 0"),
-    (lambda: ConvEncoder(2, 8, downsampling=3), "downsampling must be a power of two.* got 3"),
-    (lambda: ConvDecoder(2, 8, downsampling=0), "downsampling must be a power of two.* got 0"),
+    (lambda: ConvEncoder(2, 8, downsampling=11), "downsampling must be a product of 2.* got 11"),
+    (lambda: ConvDecoder(2, 8, downsampling=0), "downsampling must be a product of 2.* got 0"),
     (
         lambda: ConvEncoder(2, 8, downsampling=(2, 2, 2)),
         r"power of two, or 2 of them, got \(2, 2, 2\)",

@@ -1,0 +1,90 @@
+"""The parallel decoder of sound, and how far it and the encoder see."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vqvae import ConvDecoder, ConvEncoder, ParallelDecoder
+from tests.checks import check_layer, floats, to_numpy
+
+
+def small(**options: Any) -> ParallelDecoder:
+    return ParallelDecoder((3, 2), 8, finest_hidden=3, dilations=(1, 2), **options)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_layer(causal: bool, tmp_path) -> None:
+    make = lambda **kw: small(causal=causal, **kw)  # noqa: E731
+    layer = make()
+    layer.build((None, None, 5))
+    # Inputs of this size are several turns of the sine.
+    check_layer(make, (2, 4, 5), tmp_path, trainable=layer.count_params(), low_precision=0.5)
+
+
+def test_condition() -> None:
+    """Each unit of it is moved by the condition; without one it refuses it."""
+    layer = small()
+    x, one, other = floats((2, 4, 5)), floats((2, 3), seed=1), floats((2, 3), seed=2)
+    assert layer(x, one).shape == (2, 24, 1)
+    assert np.abs(to_numpy(layer(x, one)) - to_numpy(layer(x, other))).max() > 1e-4
+    with pytest.raises(ValueError, match="was built with a condition"):
+        layer(x)
+
+
+# Reached codes on either side, rounded up, must hold all that an output depends on: no more than
+# one code of it may be too much.
+NETWORKS = {
+    "encoder 8": (lambda **kw: ConvEncoder(1, 4, downsampling=8, hidden=6, **kw), 8, False),
+    "encoder 30": (lambda **kw: ConvEncoder(1, 4, downsampling=30, hidden=6, **kw), 30, False),
+    "decoder 8": (lambda **kw: ConvDecoder(1, 1, downsampling=8, hidden=6, **kw), 8, True),
+    "decoder 15": (lambda **kw: ConvDecoder(1, 1, downsampling=15, hidden=6, **kw), 15, True),
+    "parallel 6": (small, 6, True),
+    "parallel 20": (lambda **kw: ParallelDecoder((5, 4), 6, dilations=(1, 3), **kw), 20, True),
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_context(name: str, causal: bool) -> None:
+    make, unit, decodes = NETWORKS[name]
+    network, codes = make(causal=causal), 31
+    x = floats((1, codes, 4) if decodes else (1, codes * unit, 1))
+    base = to_numpy(network(x))
+    before, after = network.context
+    middle = codes // 2
+    # Everything but the middle code and its context is changed.
+    changed = floats(x.shape, seed=1)
+    scale = 1 if decodes else unit
+    kept = slice((middle - before) * scale, (middle + after + 1) * scale)
+    changed[:, kept] = x[:, kept]
+    own = slice(middle * unit, (middle + 1) * unit) if decodes else middle
+    np.testing.assert_allclose(to_numpy(network(changed))[:, own], base[:, own], atol=1e-5)
+    if causal:
+        assert after == 0
+    for side in (kept.start, kept.stop - 1):
+        if not decodes or (causal and side == kept.stop - 1):
+            continue
+        narrower = changed.copy()
+        narrower[:, side] += 10
+        assert np.abs(to_numpy(network(narrower))[:, own] - base[:, own]).max() > 1e-6, side
+
+
+def test_channels_by_stage() -> None:
+    encoder = ConvEncoder(1, 4, downsampling=16, hidden=32, finest_hidden=8)
+    decoder = ConvDecoder(1, 1, downsampling=16, hidden=32, finest_hidden=8)
+    encoder.build((None, None, 1))
+    decoder.build((None, None, 4))
+
+    def filters(network: Any) -> list:
+        kinds = (keras.layers.Conv1D, keras.layers.Conv1DTranspose)
+        return [x.filters for x in network._layers_in_order if isinstance(x, kinds)]
+
+    assert filters(encoder) == [8, 16, 32, 32, 4]
+    assert filters(decoder) == [32, 32, 16, 8, 1]
+
+
+def test_causal_is_of_rank_1_only() -> None:
+    with pytest.raises(ValueError, match="causal=True is for rank 1"):
+        ConvEncoder(2, 4, causal=True)
