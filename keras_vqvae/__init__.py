@@ -7,38 +7,68 @@ used: `export_savedmodel` and the modules `callbacks`, `data`, `distribute` and 
 import importlib
 from typing import Any
 
-from keras_vqvae import functional, layers, likelihoods, metrics, models, sampling
+from keras_vqvae import functional, layers, likelihoods, metrics, models, sampling, spectral
 from keras_vqvae.layers import (
+    CausalConv1D,
+    CausalConv1DTranspose,
     ConvDecoder,
     ConvEncoder,
     GatedMaskedConv2D,
+    ParallelDecoder,
     ResidualStack,
+    SpectrogramEncoder,
     VectorQuantizer,
+    WaveNetBlock,
+    WaveNetStack,
 )
-from keras_vqvae.likelihoods import Gaussian
+from keras_vqvae.likelihoods import Categorical, Gaussian, LogisticMixture
 from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models import VQVAE, Autoregressive, ImageVQVAE, PixelCNN
+from keras_vqvae.models import (
+    VQVAE,
+    AudioVQVAE,
+    Autoencoder,
+    Autoregressive,
+    ImageVQVAE,
+    PixelCNN,
+    Streaming,
+    WaveNet,
+    WaveNetDecoder,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "VQVAE",
+    "AudioVQVAE",
+    "Autoencoder",
     "Autoregressive",
+    "Categorical",
+    "CausalConv1D",
+    "CausalConv1DTranspose",
     "CodeUsage",
     "ConvDecoder",
     "ConvEncoder",
     "GatedMaskedConv2D",
     "Gaussian",
     "ImageVQVAE",
+    "LogisticMixture",
+    "ParallelDecoder",
     "PixelCNN",
     "ResidualStack",
+    "SpectrogramEncoder",
+    "Streaming",
     "VectorQuantizer",
+    "WaveNet",
+    "WaveNetBlock",
+    "WaveNetDecoder",
+    "WaveNetStack",
     "functional",
     "layers",
     "likelihoods",
     "metrics",
     "models",
     "sampling",
+    "spectral",
 ]
 
 _NEED_TENSORFLOW = {

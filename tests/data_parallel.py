@@ -21,7 +21,7 @@ DEVICES = (2, 4)
 # 60 = 3*16 + 12: the last batch is smaller, and divides by the devices, which JAX wants.
 # Arrays are global under JAX, so that also Keras's own losses are logged right.
 CASES = {
-    name: dataclasses.replace(case, count=60, compare_logs=True)
+    name: dataclasses.replace(case, count=60 if case.steps > 1 else 12, compare_logs=True)
     for name, case in OF_REPLICAS.items()
     # With 60 examples they are others' equals.
     if name not in ("ema_restarts_empty_replica", "gradient_codebook_adapted")

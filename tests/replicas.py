@@ -20,7 +20,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vqvae import VQVAE, ImageVQVAE, PixelCNN, VectorQuantizer
+from keras_vqvae import (
+    VQVAE,
+    AudioVQVAE,
+    ImageVQVAE,
+    ParallelDecoder,
+    PixelCNN,
+    VectorQuantizer,
+    WaveNet,
+    WaveNetDecoder,
+)
 from keras_vqvae.layers.vector_quantizer import FRESH_USE
 
 STEPS = 20
@@ -36,6 +45,8 @@ class Case:
         data: gives `x`, or `(x, y)`, of so many examples.
         count: how many.
         batch_size: of the global batch.
+        steps: of training.
+        rate: of learning.
         compare_logs: whether logged losses and metrics must agree too.
         restarts: whether codes must have been restarted on the way.
         adapt: whether `adapt` sets the codebook before training.
@@ -46,6 +57,8 @@ class Case:
     data: Callable[[int], Any]
     count: int = 57
     batch_size: int = 16
+    steps: int = STEPS
+    rate: float = 0.05
     compare_logs: bool = True
     restarts: bool = False
     adapt: bool = False
@@ -115,6 +128,40 @@ def _prior(**options: Any) -> Callable[[], keras.Model]:
     return lambda: PixelCNN((3, 5), 16, hidden=8, num_layers=3, **options)
 
 
+def _sound(count: int) -> dict:
+    """Tones that grow higher, of three speakers, some padded."""
+    random = np.random.default_rng(0)
+    pitch = np.linspace(0.02, 0.2, count)[:, None]
+    tones = 0.5 * np.sin(2 * np.pi * pitch * np.arange(64)) + random.normal(0, 0.05, (count, 64))
+    return {
+        "waveform": tones.astype("float32"),
+        "speaker": np.arange(count, dtype="int32") % 3,
+        "length": np.where(np.arange(count) % 4, 64, 40).astype("int32"),
+    }
+
+
+def _audio(parallel: bool) -> Callable[[], keras.Model]:
+    def make() -> keras.Model:
+        decoder: Any = WaveNetDecoder(8, channels=6, skip_channels=8, dilations=(1, 2, 4))
+        if parallel:
+            decoder = ParallelDecoder((4, 2), 8, finest_hidden=6, dilations=(1,))
+        quantizer = VectorQuantizer(16, 4, seed=1, **_RESTARTING)
+        networks: dict = {"hidden": 8, "residual_blocks": 1, "decoder": decoder}
+        return AudioVQVAE(8000, downsampling=8, num_speakers=3, quantizer=quantizer, **networks)
+
+    return make
+
+
+def _sequences(count: int) -> dict:
+    codes = np.random.default_rng(0).integers(0, 16, (count, 12)).astype("int32")
+    return {"codes": codes, "condition": _labels(count), "length": 6 + _labels(count)}
+
+
+def _wavenet() -> keras.Model:
+    small: dict = {"channels": 8, "skip_channels": 8, "dilations": (1, 2, 4)}
+    return WaveNet(16, num_classes=4, burn_in=2, **small)
+
+
 _RESTARTING = {"expiry": 0.09, "decay": 0.5}
 
 # 57 = 3*16 + 9: the last batch is uneven. 49 = 3*16 + 1: it leaves replicas without an example.
@@ -133,6 +180,11 @@ CASES = {
     "prior": Case(_prior(), _codes()),
     "prior_of_classes": Case(_prior(num_classes=4), _codes(_labels), count=49),
     "prior_of_maps": Case(_prior(condition_channels=2), _codes(_maps)),
+    "sound_by_wavenet": Case(_audio(parallel=False), _sound, restarts=True),
+    # One step: in bins near silence the loss of spectra has a gradient of whatever direction
+    # rounding gives it, which from step to step amplifies differences a hundred times.
+    "sound_in_parallel": Case(_audio(parallel=True), _sound, count=9, steps=1, rate=0.005),
+    "prior_of_sound": Case(_wavenet, _sequences, count=49),
     "own_networks_with_regularizers": Case(_own_networks, _images, count=49),
     # With `add_loss`: Keras logs a wrong loss, and its own "mse" is a mean of the replicas' means,
     # right only for even batches.
@@ -179,19 +231,19 @@ def train(case: Case, weights: list | None = None, jit_compile: bool | str = "au
     if case.adapt:
         model.adapt(x)
     # No momentum, no adaptivity: those amplify rounding.
-    sgd = keras.optimizers.SGD(0.05)
+    sgd = keras.optimizers.SGD(case.rate)
     model.compile(optimizer=sgd, loss=case.loss, jit_compile=jit_compile)
     assert model.jit_compile == jit_compile or jit_compile == "auto"
     restarts = _Restarts()
     options = {"batch_size": case.batch_size, "verbose": 0}
-    epochs = STEPS // -(-case.count // case.batch_size)
+    epochs = case.steps // -(-case.count // case.batch_size)
     targets = {} if y is None else {"y": y}
     # What `fit` logs at the end of an epoch. Within an epoch Keras averages the replicas' own
     # metrics, whatever their numbers of examples: an approximation that no model can change.
     history = model.fit(
         x, **targets, epochs=epochs, shuffle=False, callbacks=[restarts], **options
     ).history
-    assert model.optimizer.iterations.numpy() == STEPS
+    assert model.optimizer.iterations.numpy() == case.steps
     predicted = model.predict(x, **options)
     return {
         "initial": initial,

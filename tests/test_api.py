@@ -11,8 +11,8 @@ import keras_vqvae
 
 API = Path(__file__).parents[1] / "docs" / "api.md"
 PUBLIC = sorted({*keras_vqvae.__all__, *keras_vqvae._NEED_TENSORFLOW})
-ROOMS = [keras_vqvae.functional, keras_vqvae.layers, keras_vqvae.likelihoods,
-         keras_vqvae.metrics, keras_vqvae.models, keras_vqvae.sampling]  # fmt: skip
+ROOMS = [keras_vqvae.functional, keras_vqvae.layers, keras_vqvae.likelihoods, keras_vqvae.metrics,
+         keras_vqvae.models, keras_vqvae.sampling, keras_vqvae.spectral]  # fmt: skip
 # What these do is said by Keras, or by the class they override.
 INHERITED = {"build", "call", "get_config", "from_config", "compute_output_shape", "fit",
              "compute_loss", "result", "update_state", "reset_state", "export"}  # fmt: skip

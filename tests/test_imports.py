@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "keras_vqvae"
 # A room may import itself and what stands above it. Rooms of one line stand side by side.
 ROOMS = [
     {"backend"},
-    {"functional"},
+    {"functional", "spectral"},
     {"layers"},
-    {"likelihoods"},
     {"sampling", "metrics"},
+    {"likelihoods"},
     {"models"},
     {"callbacks"},
     {"data"},

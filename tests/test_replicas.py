@@ -11,7 +11,11 @@ pytestmark = pytest.mark.tensorflow
 
 # On both: start, restart and `adapt` of a codebook, a prior, empty replicas. The others are long.
 SHORT = {
-    2: tuple(n for n in CASES if n not in ("gradient_codebook", "prior_of_maps", "layer_alone")),
+    2: tuple(
+        n
+        for n in CASES
+        if n not in ("gradient_codebook", "prior_of_maps", "layer_alone", "prior_of_sound")
+    ),
     4: ("ema_restarts_empty_replica", "gradient_codebook_adapted", "prior_of_classes"),
 }
 LONG = {devices: tuple(n for n in CASES if n not in names) for devices, names in SHORT.items()}

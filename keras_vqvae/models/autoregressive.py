@@ -2,7 +2,6 @@
 
 import math
 import random
-import time
 from typing import Any
 
 import keras
@@ -12,8 +11,8 @@ from keras import ops
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.progress import Progress
 
-SHOW_PROGRESS_AFTER_SECONDS = 3.0
 CODES_A_CALL = 4096
 
 
@@ -24,12 +23,13 @@ class Autoregressive(Model):
     `logits(codes, condition)` and, for sampling, what `keras_vqvae.sampling` names.
 
     Args:
-        grid_shape: shape of an example's codes.
+        grid_shape: shape of an example's codes; `(None,)` for sequences of any length.
         num_codes: K.
         num_classes: number of classes, where the condition is a class.
         condition_channels: channels C, where the condition is a map `(batch, *grid_shape, C)`.
     """
 
+    _data_names: tuple = ("codes", "condition")
     _pairs_cure = 'dataset.map(lambda codes, labels: {"codes": codes, "condition": labels})'
 
     def __init__(
@@ -47,7 +47,9 @@ class Autoregressive(Model):
             )
         # Codes are integers, and stay so.
         super().__init__(autocast=False, **kwargs)
-        self.grid_shape = tuple(positive_integer("each of grid_shape", n) for n in grid_shape)
+        self.grid_shape: tuple = tuple(
+            None if n is None else positive_integer("each of grid_shape", n) for n in grid_shape
+        )
         self.num_codes = positive_integer("num_codes", num_codes)
         self.num_classes = num_classes
         if num_classes is not None:
@@ -58,6 +60,9 @@ class Autoregressive(Model):
 
     @property
     def num_positions(self) -> int:
+        """Codes of an example."""
+        if None in self.grid_shape:
+            raise ValueError(f"{self.name} is for sequences of any length: it has no num_positions")
         return math.prod(self.grid_shape)
 
     def logits(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -74,6 +79,10 @@ class Autoregressive(Model):
         For row 0 there is none, and what is given must not be looked at.
         """
         return cache
+
+    def sampler(self) -> Any:
+        """What `keras_vqvae.sampling` calls in a loop; made outside of it."""
+        return self
 
     def step(self, cache: Any, previous: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """Logits `(batch, num_codes)` at a position in raster order, and the cache.
@@ -95,6 +104,10 @@ class Autoregressive(Model):
     def _as_tensor(self, condition: Any) -> Tensor:
         return ops.cast(condition, "int32" if self.num_classes else self.compute_dtype)
 
+    def draw(self, logits: Tensor, u: Tensor, options: sampling.Options) -> Tensor:
+        """Codes int32 `(batch,)` of what `step` gave and uniform numbers `(batch,)`."""
+        return sampling.draw(logits, u, options)
+
     def per_example_loss(self, x: Any, logits: Tensor) -> Tensor:
         return -self._log_prob_of(_split(x)[0], logits) / (self.num_positions * math.log(2.0))
 
@@ -107,11 +120,9 @@ class Autoregressive(Model):
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where `x` is not codes, or codes and condition, of this model."""
         if isinstance(x, dict):
-            if "codes" not in x or not set(x) <= {"codes", "condition"}:
-                raise ValueError(
-                    'a dict must be {"codes": codes, "condition": condition}, got the keys '
-                    f"{sorted(map(str, x))}"
-                )
+            if "codes" not in x or not set(x) <= set(self._data_names):
+                wanted = ", ".join(f'"{name}": {name}' for name in self._data_names)
+                raise ValueError(f"a dict must be {{{wanted}}}, got the keys {sorted(map(str, x))}")
         elif not hasattr(x, "dtype"):
             raise ValueError(
                 'data must be codes or {"codes": codes, "condition": condition}, '
@@ -190,6 +201,7 @@ class Autoregressive(Model):
         seed: int | None = None,
         batch_size: int = 64,
         verbose: str | int = "auto",
+        length: int | None = None,
     ) -> np.ndarray:
         """Draws `n` grids of codes.
 
@@ -211,6 +223,7 @@ class Autoregressive(Model):
             seed: an int of 32 bits; None for other samples every time.
             batch_size: grids at a time.
             verbose: 1 to show progress, 0 not to, "auto" to show it where it takes long.
+            length: codes of an example, prompt included, for models of any length only.
 
         Returns:
             int32 `(n, *grid_shape)`.
@@ -220,14 +233,31 @@ class Autoregressive(Model):
         """
         if not _is_integer(n) or n < 0:
             raise ValueError(f"n must be an integer of at least 0, got {n!r}")
-        known = np.zeros((n, self.num_positions), "int32")
-        keep = np.zeros((n, self.num_positions), bool)
+        grid = self._grid_of(length)
+        known = np.zeros((n, math.prod(grid)), "int32")
+        keep = np.zeros(known.shape, bool)
         if prompt is not None:
-            prompt = self._flat_prompt(prompt, n)
-            length = prompt.shape[1]
-            known[:, :length], keep[:, :length] = prompt, True
+            prompt = self._flat_prompt(prompt, n, math.prod(grid))
+            given = prompt.shape[1]
+            known[:, :given], keep[:, :given] = prompt, True
         options = self._options(temperature, top_k, top_p)
-        return self._draw(known, keep, condition, options, seed, batch_size, verbose)
+        return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
+
+    def _grid_of(self, length: int | None) -> tuple:
+        """The grid to draw."""
+        if None not in self.grid_shape:
+            if length is not None:
+                raise ValueError(
+                    f"length: grids of {self.name} are {self.grid_shape}; leave it out"
+                )
+            return self.grid_shape
+        if length is None:
+            raise ValueError(f"length is missing: {self.name} draws sequences of any length")
+        return (positive_integer("length", length),)
+
+    def _columns_of(self, grid: tuple) -> int:
+        """How many positions of a grid `begin_row` counts as a row."""
+        return grid[-1]
 
     def inpaint(
         self,
@@ -261,18 +291,19 @@ class Autoregressive(Model):
         codes = np.asarray(ops.convert_to_numpy(codes))
         check_codes(codes, self.grid_shape, self.num_codes)
         mask = np.asarray(ops.convert_to_numpy(mask))
-        if mask.dtype != bool or mask.shape not in (codes.shape, self.grid_shape):
+        if mask.dtype != bool or mask.shape not in (codes.shape, codes.shape[1:]):
             raise ValueError(
-                f"mask must be bool of shape {codes.shape} or {self.grid_shape}, "
+                f"mask must be bool of shape {codes.shape} or {codes.shape[1:]}, "
                 f"got {mask.dtype} {mask.shape}"
             )
-        flat = (len(codes), self.num_positions)
+        grid = codes.shape[1:]
+        flat = (len(codes), math.prod(grid))
         keep = np.broadcast_to(mask, codes.shape).reshape(flat)
         options = self._options(temperature, top_k, top_p)
         known = codes.astype("int32").reshape(flat)
-        return self._draw(known, keep, condition, options, seed, batch_size, verbose)
+        return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
 
-    def _flat_prompt(self, prompt: Any, n: int) -> np.ndarray:
+    def _flat_prompt(self, prompt: Any, n: int, positions: int) -> np.ndarray:
         prompt = np.asarray(ops.convert_to_numpy(prompt))
         rest = self.grid_shape[1:]
         if prompt.ndim == len(self.grid_shape) + 1 and prompt.shape[2:] == rest:
@@ -282,9 +313,9 @@ class Autoregressive(Model):
             raise ValueError(
                 f"prompt must have shape ({n}, positions) or ({n}, {wanted}), got {prompt.shape}"
             )
-        if prompt.shape[1] > self.num_positions:
+        if prompt.shape[1] > positions:
             raise ValueError(
-                f"prompt has {prompt.shape[1]} codes, more than the grid's {self.num_positions}"
+                f"prompt has {prompt.shape[1]} codes, more than the grid's {positions}"
             )
         check_codes(prompt, (prompt.shape[1],), self.num_codes, "prompt")
         return prompt
@@ -316,6 +347,7 @@ class Autoregressive(Model):
         self,
         known: np.ndarray,
         keep: np.ndarray,
+        grid: tuple,
         condition: Any,
         options: sampling.Options,
         seed: int | None,
@@ -335,19 +367,22 @@ class Autoregressive(Model):
             raise ValueError(f"seed must be an integer of 32 bits or None, got {seed!r}")
         self.check_weights()
         if n == 0:
-            return np.zeros((0, *self.grid_shape), "int32")
-        given = sampling.given_positions(self.grid_shape, n, int(seed))
+            return np.zeros((0, *grid), "int32")
+        columns = self._columns_of(grid)
+        cut = (math.prod(grid) // columns, columns)
+        given = sampling.given_positions(cut, n, int(seed))
         u = ops.convert_to_numpy(given.u)
         every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
         rows = u.shape[1]
         # Long work is done in several calls, for progress and interruption; each costs time.
-        most = batch_size * self.num_positions // CODES_A_CALL
+        most = batch_size * math.prod(grid) // CODES_A_CALL
         calls = max(calls for calls in (1, 2, 4, 8) if calls <= max(most, 1) and rows % calls == 0)
-        progress = _Progress(-(-n // batch_size) * calls, verbose)
+        progress = Progress(-(-n // batch_size) * calls, verbose)
         xla = bool(self.compiled and self.jit_compile)
         start = self._compiled("initial_cache", self._start, xla)
         # By number of rows: TensorFlow would take another number for one that is not known.
-        sample_rows = self._compiled(f"sample {rows // calls} rows", self._sample_rows, xla)
+        name = f"sample {rows // calls} rows of {columns}"
+        sample_rows = self._compiled(name, self._sample_rows, xla)
         drawn = []
         for first in range(0, n, batch_size):
             # The last batch is filled up: another size would be compiled anew.
@@ -361,7 +396,7 @@ class Autoregressive(Model):
                 parts.append(ops.convert_to_numpy(codes))
                 progress.advance()
             drawn.append(np.concatenate(parts, 1))
-        return np.concatenate(drawn)[:n].reshape((n, *self.grid_shape))
+        return np.concatenate(drawn)[:n].reshape((n, *grid))
 
     def _start(self, codes: Tensor, condition: Tensor | None) -> Any:
         if condition is not None:
@@ -369,7 +404,7 @@ class Autoregressive(Model):
         return self.initial_cache(ops.shape(codes)[0], condition)
 
     def _sample_rows(self, *args: Any) -> tuple:
-        return sampling.sample_rows(self, *args)
+        return sampling.sample_rows(self.sampler(), *args)
 
     def _conditions(self, condition: Any, n: int) -> np.ndarray | None:
         """Checked, and one for each of `n` examples."""
@@ -426,20 +461,3 @@ def _is_number(x: Any) -> bool:
 def _split(x: Any) -> tuple:
     """Codes and condition of what `fit` takes."""
     return (x["codes"], x.get("condition")) if isinstance(x, dict) else (x, None)
-
-
-class _Progress:
-    """A progress bar that "auto" shows once the work has taken long."""
-
-    def __init__(self, parts: int, verbose: str | int) -> None:
-        self.done = 0
-        self.shown_from = time.monotonic()
-        if verbose == "auto":
-            self.shown_from += SHOW_PROGRESS_AFTER_SECONDS
-        shown = verbose == 1 or (verbose == "auto" and parts > 1)
-        self.bar = keras.utils.Progbar(parts, unit_name="part") if shown else None
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.bar and time.monotonic() >= self.shown_from:
-            self.bar.update(self.done)

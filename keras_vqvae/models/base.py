@@ -17,10 +17,10 @@ KERAS_TRIED = (3, 15)
 
 
 def is_batch_of(x: Any, shape: tuple) -> bool:
-    """Whether `x` is `(batch, *shape)`, as far as its shape is known."""
+    """Whether `x` is `(batch, *shape)`, as far as its shape is known; None in `shape` is any."""
     got = tuple(x.shape)[1:]
     return len(x.shape) == len(shape) + 1 and all(
-        side is None or side == want for side, want in zip(got, shape, strict=True)
+        None in (side, want) or side == want for side, want in zip(got, shape, strict=True)
     )
 
 
@@ -30,7 +30,7 @@ def check_codes(codes: Any, grid_shape: tuple, num_codes: int, name: str = "code
     if "int" not in dtype:
         raise ValueError(f"{name} must be integers (int32), got {dtype}")
     if not is_batch_of(codes, grid_shape):
-        wanted = ", ".join(map(str, grid_shape))
+        wanted = ", ".join("any" if n is None else str(n) for n in grid_shape)
         raise ValueError(f"{name} must have shape (batch, {wanted}), got {tuple(codes.shape)}")
     values = backend.concrete(codes)
     if values is not None and values.size:

@@ -1,5 +1,6 @@
 """The VQ-VAE of pictures with the paper's networks."""
 
+import math
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ import keras
 from keras_vqvae.layers.residual import ConvDecoder, ConvEncoder, stage_strides
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae.likelihoods import Gaussian, Likelihood
+from keras_vqvae.models.autoencoder import check_quantizer
 from keras_vqvae.models.vqvae import VQVAE
 
 
@@ -23,7 +25,7 @@ class ImageVQVAE(VQVAE):
         image_shape: (height, width, channels); the sides must be divisible by `downsampling`.
         num_codes: K, the size of the codebook.
         code_dim: D, the size of a code.
-        downsampling: picture side over grid side, a power of two, or one for each side.
+        downsampling: picture side over grid side, such as a power of two, or one for each side.
         hidden: channels of the networks.
         residual_hidden: channels inside the residual blocks; None for `hidden`.
         residual_blocks: number of residual blocks, in encoder and decoder each.
@@ -52,17 +54,10 @@ class ImageVQVAE(VQVAE):
             raise ValueError(f"image_shape must be (height, width, channels), got {image_shape}")
         if any(not isinstance(side, int) or side < 1 for side in image_shape):
             raise ValueError(f"image_shape must be three positive integers, got {image_shape}")
-        if quantizer is not None:
-            own = {"num_codes": (num_codes, 512), "code_dim": (code_dim, 64)}
-            for name, (given, default) in (own | {"commitment": (commitment, 0.25)}).items():
-                if given not in (default, getattr(quantizer, name, default)):
-                    raise ValueError(
-                        f"{name}={given} contradicts the quantizer's {getattr(quantizer, name)}; "
-                        "leave it out"
-                    )
+        check_quantizer(quantizer, num_codes, code_dim, commitment)
         strides = stage_strides(2, downsampling)
         for axis, side in enumerate(image_shape[:2]):
-            factor = 2 ** sum(stride[axis] == 2 for stride in strides)
+            factor = math.prod(stride[axis] for stride in strides)
             if side % factor:
                 raise ValueError(
                     f"image_shape: side {side} must be divisible by downsampling={factor}"

@@ -9,12 +9,12 @@ from keras import ops
 from keras_vqvae import functional
 from keras_vqvae.backend import Tensor
 from keras_vqvae.likelihoods import Gaussian, Likelihood
-from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models.base import Model, check_codes, is_batch_of
+from keras_vqvae.models.autoencoder import Autoencoder
+from keras_vqvae.models.base import check_codes, is_batch_of
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class VQVAE(Model):
+class VQVAE(Autoencoder):
     """Vector-quantised variational autoencoder of pictures, with your own encoder and decoder.
 
     van den Oord et al. 2017, "Neural Discrete Representation Learning", section 3. The loss of an
@@ -44,6 +44,7 @@ class VQVAE(Model):
     """
 
     _loss_cure = "Another distance is another likelihood=..."
+    _parts = ("encoder", "quantizer", "decoder", "likelihood")
 
     def __init__(
         self,
@@ -53,17 +54,10 @@ class VQVAE(Model):
         likelihood: Likelihood | None = None,
         **kwargs: Any,
     ) -> None:
-        # Inputs are uint8; casting them, and floats to uint8, is not for Keras to do.
-        super().__init__(autocast=False, **kwargs)
-        self.encoder = encoder
-        self.quantizer = quantizer
-        self.decoder = decoder
+        super().__init__(encoder, quantizer, decoder, **kwargs)
         self.likelihood = likelihood or Gaussian()
         self.image_shape: tuple | None = None
         self._grid_shape: tuple | None = None
-        self._reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
-        self._quantizer_tracker = keras.metrics.Mean(name="quantizer_loss")
-        self.code_usage = CodeUsage(quantizer.num_codes)
 
     def build(self, input_shape: tuple) -> None:
         if len(input_shape) != 4 or None in input_shape[1:]:
@@ -106,10 +100,6 @@ class VQVAE(Model):
     def grid_shape(self) -> tuple:
         """Shape of an example's codes, for example (16, 16)."""
         return self._built_with("grid_shape", self._grid_shape)
-
-    @property
-    def num_codes(self) -> int:
-        return self.quantizer.num_codes
 
     @property
     def compression_ratio(self) -> float:
@@ -174,10 +164,7 @@ class VQVAE(Model):
         target = functional.pixels_to_unit(x)
         log_prob = self.likelihood.log_prob(outputs["outputs"], target)
         reconstruction = -ops.mean(log_prob, tuple(range(1, len(log_prob.shape))))
-        self._reconstruction_tracker.update_state(reconstruction)
-        self._quantizer_tracker.update_state(outputs["quantizer_loss"])
-        self.code_usage.update_state(outputs["codes"])
-        return reconstruction + outputs["quantizer_loss"]
+        return self._total_loss(reconstruction, outputs)
 
     def encode(self, images: Any, batch_size: int = 64) -> Any:
         """Codes of pictures.
@@ -230,33 +217,3 @@ class VQVAE(Model):
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         return self._decode(self._encode(images))
-
-    def adapt(self, images: Any, batch_size: int = 64) -> None:
-        """Sets the codebook by k-means on the encoder's output for `images`.
-
-        On several workers all must call it; the chief's codebook, from its images, is everyone's.
-
-        Args:
-            images: as for `encode`.
-            batch_size: pictures at a time, for arrays.
-        """
-        self._build_on(images)
-        self.quantizer.adapt(self._in_batches("latents", self.latents, images, batch_size))
-
-    def get_config(self) -> dict:
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "encoder": serialize(self.encoder),
-            "quantizer": serialize(self.quantizer),
-            "decoder": serialize(self.decoder),
-            "likelihood": serialize(self.likelihood),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "VQVAE":
-        config = dict(config)
-        for name in ("encoder", "quantizer", "decoder", "likelihood"):
-            if isinstance(config.get(name), dict):
-                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        return cls(**config)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_vqvae import Autoregressive, GatedMaskedConv2D, PixelCNN, sampling
-from keras_vqvae.models import autoregressive
+from keras_vqvae.models import autoregressive, progress
 from tests.checks import (
     assert_same,
     check_model,
@@ -499,7 +499,7 @@ def test_work_in_parts_draws_the_same(
 ) -> None:
     model = sharpened(make(num_classes=3))
     whole = model.sample(5, 1, seed=1)
-    monkeypatch.setattr(autoregressive, "SHOW_PROGRESS_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHOW_PROGRESS_AFTER_SECONDS", 0.0)
     for codes_a_call, parts in {20: 4, 60: 2}.items():
         monkeypatch.setattr(autoregressive, "CODES_A_CALL", codes_a_call)
         np.testing.assert_array_equal(model.sample(5, 1, seed=1), whole)

@@ -1,0 +1,597 @@
+"""The VQ-VAE of sound."""
+
+import random
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae import backend, functional, sampling, spectral
+from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.parallel_decoder import ParallelDecoder
+from keras_vqvae.layers.residual import ConvEncoder, stage_strides
+from keras_vqvae.layers.vector_quantizer import VectorQuantizer
+from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer
+from keras_vqvae.models.base import check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.progress import Progress
+from keras_vqvae.models.streaming import Streaming
+from keras_vqvae.models.wavenet import (
+    WaveNetDecoder,
+    check_burn_in,
+    check_length,
+    masked_mean,
+    valid,
+)
+
+# A call of a compiled loop draws so many samples: for progress, and interruption.
+SAMPLES_A_CALL = 4096
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae")
+class AudioVQVAE(Autoencoder):
+    """Vector-quantised variational autoencoder of sound.
+
+    van den Oord et al. 2017, section 4.3: strided convolutions from the waveform to codes, and a
+    WaveNet conditioned on codes and speaker back. With another speaker it converts voices.
+
+    ```python
+    vqvae = AudioVQVAE(sample_rate=16000, num_speakers=7)
+    vqvae.compile("adam")
+    vqvae.fit({"waveform": waveforms, "speaker": speakers})    # or a tf.data.Dataset of such
+    codes = vqvae.encode(waveforms)                            # (n, samples / 64) int32
+    other = vqvae.convert(waveforms, speaker=3)
+    ```
+
+    Waveforms are float32 `(batch, samples)` in [-1, 1], mono, of any length. The last code of one
+    that is no multiple of `downsampling` stands for zeros too.
+
+    Args:
+        sample_rate: samples a second.
+        num_codes: K, the size of the codebook.
+        code_dim: D, the size of a code.
+        downsampling: samples a code, a product of 2, 3, 5 and 7: 64, 128 and 640 are usual.
+        num_speakers: number of speakers, or of other classes of sound; None for none.
+        decoder: "wavenet"; "parallel", strided transposed convolutions with a loss over spectra
+            (`spectral.multi_scale_distance`), for speed; or a `WaveNetDecoder` or
+            `ParallelDecoder`, or a layer of your own that is called as a `ParallelDecoder` is.
+        encoder: a layer or model from `(batch, samples, 1)` to `(batch, samples / downsampling,
+            code_dim)`; None for a `ConvEncoder` of rank 1.
+        hidden: channels of encoder and parallel decoder at the rate of codes.
+        finest_hidden: channels at the rate of samples; each stage has twice those of the finer
+            one, up to `hidden`. None for `hidden` everywhere, as in the paper.
+        residual_blocks: number of the encoder's residual blocks.
+        causal: whether no code depends on samples after its own, and no sample on later codes.
+        speaker_dim: size of the vectors of speakers.
+        quantizer: another quantizer than `VectorQuantizer(num_codes, code_dim)`.
+        commitment: beta of the paper.
+        burn_in: samples at the beginning of each example that the loss of a WaveNet leaves out;
+            None for the receptive field. Examples must be longer.
+
+    `call` takes waveforms, or a dict of `waveform`, `speaker` (int32 `(batch,)`, where there are
+    speakers) and, where examples are padded, `length` (int32 `(batch,)`, in samples). It returns a
+    dict: `outputs`, parameters `(batch, samples, num_outputs)` of the likelihood with a WaveNet,
+    else waveforms; `codes`, int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`.
+
+    Logs `loss = reconstruction_loss + quantizer_loss`, the former in nats a sample (a bit is 0.69)
+    with a WaveNet, else the distance of spectra; and how codes are used.
+    """
+
+    _loss_cure = "Another distance of spectra is another decoder's"
+    _pairs_cure = (
+        'dataset.map(lambda waveform, speaker: {"waveform": waveform, "speaker": speaker})'
+    )
+
+    def __init__(
+        self,
+        sample_rate: int,
+        num_codes: int = 512,
+        code_dim: int = 64,
+        *,
+        downsampling: int = 64,
+        num_speakers: int | None = None,
+        decoder: Any = "wavenet",
+        encoder: keras.layers.Layer | None = None,
+        hidden: int = 256,
+        finest_hidden: int | None = 64,
+        residual_blocks: int = 2,
+        causal: bool = False,
+        speaker_dim: int = 64,
+        quantizer: keras.layers.Layer | None = None,
+        commitment: float = 0.25,
+        burn_in: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_quantizer(quantizer, num_codes, code_dim, commitment)
+        if quantizer is not None:
+            num_codes, code_dim = quantizer.num_codes, getattr(quantizer, "code_dim", code_dim)
+        strides = [stride for (stride,) in stage_strides(1, downsampling)]
+        dtype = kwargs.get("dtype")
+        encoder = encoder or ConvEncoder(
+            1,
+            code_dim,
+            downsampling=downsampling,
+            hidden=hidden,
+            finest_hidden=finest_hidden,
+            residual_blocks=residual_blocks,
+            causal=causal,
+            dtype=dtype,
+        )
+        if isinstance(decoder, str):
+            if decoder not in ("wavenet", "parallel"):
+                raise ValueError(
+                    f'decoder must be "wavenet", "parallel" or a layer, got {decoder!r}'
+                )
+            decoder = (
+                WaveNetDecoder(downsampling, dtype=dtype)
+                if decoder == "wavenet"
+                else ParallelDecoder(
+                    tuple(strides[::-1]),
+                    hidden,
+                    finest_hidden=finest_hidden or hidden,
+                    causal=causal,
+                    dtype=dtype,
+                )
+            )
+        upsampling = getattr(decoder, "upsampling", downsampling)
+        if upsampling != downsampling:
+            raise ValueError(
+                f"downsampling={downsampling}, but the decoder makes {upsampling} samples a code"
+            )
+        super().__init__(
+            encoder,
+            quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
+            decoder,
+            **kwargs,
+        )
+        self.sample_rate = positive_integer("sample_rate", sample_rate)
+        self.downsampling = downsampling
+        self.num_speakers: Any = num_speakers
+        self.burn_in = burn_in
+        self._speakers = None
+        if num_speakers is not None:
+            positive_integer("num_speakers", num_speakers)
+            self._speakers = keras.layers.Embedding(num_speakers, speaker_dim, dtype=dtype)
+        self._arguments = {
+            "sample_rate": sample_rate,
+            "downsampling": downsampling,
+            "num_speakers": num_speakers,
+            "hidden": hidden,
+            "finest_hidden": finest_hidden,
+            "residual_blocks": residual_blocks,
+            "causal": causal,
+            "speaker_dim": speaker_dim,
+            "burn_in": burn_in,
+        }
+        self._build_parts(code_dim)
+
+    def _build_parts(self, code_dim: int) -> None:
+        dtype = self.compute_dtype
+        waveform = keras.KerasTensor((None, 4 * self.downsampling, 1), dtype)
+        latents = self.encoder(waveform)
+        if tuple(latents.shape[1:-1]) != (4,):
+            raise ValueError(
+                f"encoder must give one vector for {self.downsampling} samples (downsampling), "
+                f"but of {4 * self.downsampling} samples it makes {tuple(latents.shape)}"
+            )
+        quantized = self.quantizer(latents)
+        condition: Any = ()
+        if self._speakers is not None:
+            condition = (self._speakers(keras.KerasTensor((None,), "int32")),)
+        if self.is_autoregressive:
+            samples = keras.KerasTensor((None, 4 * self.downsampling), "float32")
+            self.decoder(quantized, samples, *condition)
+            self.built = True
+            return
+        decoded = self.decoder(quantized, *condition)
+        if tuple(decoded.shape[1:]) != (4 * self.downsampling, 1):
+            raise ValueError(
+                f"decoder must give shape (batch, {4 * self.downsampling}, 1) of 4 codes, got "
+                f"{tuple(decoded.shape)}"
+            )
+        self.built = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing: it is built when it is made."""
+
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether the decoder draws sample after sample, as a WaveNet does."""
+        return isinstance(self.decoder, WaveNetDecoder)
+
+    @property
+    def grid_shape(self) -> tuple:
+        """Shape of an example's codes: any number."""
+        return (None,)
+
+    @property
+    def bits_per_second(self) -> float:
+        """Of the codes."""
+        return float(np.log2(self.num_codes)) * self.sample_rate / self.downsampling
+
+    @property
+    def receptive_field(self) -> int:
+        """Of a WaveNet decoder: how many samples before it one depends on."""
+        if not self.is_autoregressive:
+            raise ValueError("receptive_field is that of a WaveNet decoder; this one is parallel")
+        return self.decoder.receptive_field
+
+    @property
+    def receptive_field_ms(self) -> float:
+        """The receptive field in milliseconds."""
+        return 1e3 * self.receptive_field / self.sample_rate
+
+    def streaming(
+        self,
+        batch: int = 1,
+        speaker: Any = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+        jit_compile: bool = False,
+    ) -> Streaming:
+        """Encoding and decoding chunk by chunk: see `Streaming`."""
+        return Streaming(self, batch, speaker, seed, temperature, jit_compile)
+
+    # What the model is given
+
+    def check_data(self, x: Any) -> None:
+        """Raises `ValueError` where `x` is no sound of this model."""
+        names = ["waveform", *(["speaker"] if self.num_speakers else []), "length"]
+        form = '{"waveform": waveform, "speaker": speaker}' if self.num_speakers else "waveforms"
+        if isinstance(x, dict):
+            if "waveform" not in x or not set(x) <= set(names):
+                raise ValueError(
+                    f"a dict must have the keys {names}, length only where examples are padded; "
+                    f"got {sorted(map(str, x))}"
+                )
+        elif not hasattr(x, "dtype"):
+            raise ValueError(f"data must be {form}, got a {type(x).__name__}")
+        parts = x if isinstance(x, dict) else {"waveform": x}
+        self.check_waveform(parts["waveform"])
+        if self.num_speakers and "speaker" not in parts:
+            raise ValueError(f"speaker is missing: {self.name} takes {form}")
+        if "speaker" in parts:
+            self.check_speaker(parts["speaker"], parts["waveform"].shape[0])
+        check_length(parts.get("length"), parts["waveform"].shape[1])
+
+    def check_waveform(self, waveform: Any) -> None:
+        """Raises `ValueError` where `waveform` is not float32 `(batch, samples)` in [-1, 1]."""
+        if not hasattr(waveform, "dtype"):
+            raise ValueError(
+                f"waveform must be one float32 array or tensor, got a {type(waveform).__name__}"
+            )
+        dtype = keras.backend.standardize_dtype(waveform.dtype)
+        if dtype != "float32":
+            cure = "divide 16-bit samples by 32768" if "int" in dtype else "cast them"
+            raise ValueError(f"waveform must be float32 in [-1, 1], got {dtype}: {cure}")
+        shape = tuple(waveform.shape)
+        if len(shape) != 2:
+            cure = ""
+            if len(shape) == 1:
+                cure = ": one clip is waveform[None]"
+            elif len(shape) == 3:
+                cure = ": one channel is waveform[..., 0], several are mixed by waveform.mean(-1)"
+            raise ValueError(f"waveform must have shape (batch, samples), got {shape}{cure}")
+        if shape[1] is not None and shape[1] < self.downsampling:
+            raise ValueError(
+                f"waveform of {shape[1]} samples is shorter than one code of {self.downsampling}"
+            )
+        values = backend.concrete(waveform)
+        if values is not None and values.size:
+            greatest = float(np.max(np.abs(values)))  # NaN if one is
+            if not np.isfinite(greatest):
+                raise ValueError("waveform must be finite, got NaN or infinity")
+            if greatest > 1.0:
+                raise ValueError(f"waveform must be in [-1, 1], got {greatest:.3g}: scale it down")
+
+    def check_speaker(self, speaker: Any, batch: int | None = None) -> None:
+        """Raises `ValueError` where `speaker` is not `(batch,)` integers, speakers of the model."""
+        kind = f"integers (batch,) in [0, {self.num_speakers})"
+        dtype = keras.backend.standardize_dtype(getattr(speaker, "dtype", "object"))
+        if "int" not in dtype or not is_batch_of(speaker, ()):
+            raise ValueError(f"speaker must be {kind}, got {dtype} {getattr(speaker, 'shape', '')}")
+        if None not in (batch, speaker.shape[0]) and speaker.shape[0] != batch:
+            raise ValueError(f"speaker must be of the {batch} waveforms, got {speaker.shape[0]}")
+        values = backend.concrete(speaker)
+        if values is not None and values.size:
+            low, high = int(values.min()), int(values.max())
+            if low < 0 or high >= self.num_speakers:
+                raise ValueError(f"speaker must be {kind}, got values from {low} to {high}")
+
+    def _check_input(self, caller: str, x: Any) -> None:
+        super()._check_input(caller, x)
+        spec = getattr(x, "element_spec", x)
+        waveform = spec["waveform"] if isinstance(spec, dict) else spec
+        if self.is_autoregressive and caller != "predict" and hasattr(waveform, "shape"):
+            check_burn_in(waveform.shape[-1], self._left_out, self.burn_in is None)
+
+    @property
+    def _left_out(self) -> int:
+        return self.receptive_field if self.burn_in is None else self.burn_in
+
+    # Training
+
+    def _padded(self, waveform: Tensor) -> Tensor:
+        """With zeros up to a whole number of codes."""
+        missing = -ops.shape(waveform)[1] % self.downsampling
+        return ops.pad(waveform, [[0, 0], [0, missing]])
+
+    def _condition(self, speaker: Tensor | None) -> list:
+        return [] if self._speakers is None else [self._speakers(ops.cast(speaker, "int32"))]
+
+    def latents(self, x: Any) -> Tensor:
+        """The encoder's output for a tensor of waveforms: `(batch, codes, code_dim)`."""
+        waveform = x["waveform"] if isinstance(x, dict) else x
+        batch = ops.shape(waveform)[0]
+        samples = self._padded(functional.never_empty(waveform))
+        x = ops.cast(samples, self.compute_dtype)[..., None]
+        return self.encoder(x, training=False)[:batch]
+
+    def call(self, inputs: Any, training: bool = False) -> dict:
+        self.check_data(inputs)
+        parts = inputs if isinstance(inputs, dict) else {"waveform": inputs}
+        batch, samples = ops.shape(parts["waveform"])
+        waveform = self._padded(functional.never_empty(ops.cast(parts["waveform"], "float32")))
+        speaker = parts.get("speaker")
+        if speaker is not None:
+            speaker = functional.never_empty(speaker)
+        condition = self._condition(speaker)
+        z = self.encoder(ops.cast(waveform, self.compute_dtype)[..., None], training=training)
+        # The quantizer must not see the example that stands in for none.
+        quantized, codes, loss = self.quantizer(z[:batch], training=training, return_info=True)
+        outputs = self._decoded(functional.never_empty(quantized), waveform, condition, training)
+        # In two steps: of both at once TensorFlow does not see the length.
+        outputs = outputs[:batch][:, :samples]
+        return {"outputs": outputs, "codes": codes, "quantizer_loss": loss}
+
+    def _decoded(
+        self, quantized: Tensor, waveform: Tensor, condition: list, training: bool = False
+    ) -> Tensor:
+        if self.is_autoregressive:
+            return self.decoder(quantized, waveform, *condition)
+        return self.decoder(quantized, *condition, training=training)[..., 0]
+
+    def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
+        return self._total_loss(self._reconstruction_loss(x, outputs["outputs"]), outputs)
+
+    def _reconstruction_loss(self, x: Any, outputs: Tensor) -> Tensor:
+        parts = x if isinstance(x, dict) else {"waveform": x}
+        waveform = ops.cast(parts["waveform"], "float32")
+        mask = valid(waveform, parts.get("length"))
+        if self.is_autoregressive:
+            log_prob = self.decoder.log_prob(outputs, waveform)
+            places = ops.arange(ops.shape(waveform)[1])
+            mask = mask * ops.cast(places >= self._left_out, "float32")
+            return -masked_mean(log_prob, mask)
+        # Of padding both sides are silent, which is no distance.
+        sides = (waveform * mask, ops.cast(outputs, "float32") * mask)
+        distance = spectral.multi_scale_distance(*map(functional.never_empty, sides))
+        return distance[: ops.shape(waveform)[0]]
+
+    def reconstruction_loss(self, x: Any, codes: Any = None, batch_size: int = 16) -> np.ndarray:
+        """The loss of each example's reconstruction from its own codes, or from others.
+
+        That it rises with others, such as codes shuffled in time, says that the decoder listens to
+        them.
+
+        Args:
+            x: arrays, as `fit` takes them.
+            codes: integers `(batch, n)`; None for the codes of `x`.
+            batch_size: examples at a time.
+
+        Returns:
+            float32 `(batch,)`: nats a sample with a WaveNet, else the distance of spectra.
+
+        Raises:
+            ValueError: wrong dtype or shape, or values out of range.
+        """
+        self._check_input("reconstruction_loss", x)
+        parts = dict(x) if isinstance(x, dict) else {"waveform": x}
+        if codes is None:
+            codes = self.encode(parts["waveform"], batch_size)
+        check_codes(codes, (-(-parts["waveform"].shape[1] // self.downsampling),), self.num_codes)
+        data = {**parts, "codes": codes}
+        return self._in_batches("reconstruction_loss", self._loss_given_codes, data, batch_size)
+
+    def _loss_given_codes(self, data: dict) -> Tensor:
+        waveform = ops.cast(data["waveform"], "float32")
+        quantized = ops.cast(self.quantizer.decode(data["codes"]), self.compute_dtype)
+        condition = self._condition(data.get("speaker"))
+        outputs = self._decoded(quantized, self._padded(waveform), condition)
+        return self._reconstruction_loss(data, outputs[:, : ops.shape(waveform)[1]])
+
+    # Use
+
+    def encode(self, waveform: Any, batch_size: int = 16) -> Any:
+        """Codes of waveforms.
+
+        Args:
+            waveform: float32 `(batch, samples)` in [-1, 1], at least `downsampling` samples: an
+                array, a tensor, or a dataset of what `fit` takes.
+            batch_size: clips at a time, for arrays.
+
+        Returns:
+            int32 `(batch, samples / downsampling, rounded up)`, an array; a tensor if `waveform`
+            is one.
+
+        Raises:
+            ValueError: wrong dtype, rank or length, or (arrays) values.
+        """
+        if hasattr(waveform, "shape"):
+            self.check_waveform(waveform)
+        return self._in_batches("encode", self._encode, waveform, batch_size)
+
+    def decode(
+        self,
+        codes: Any,
+        speaker: Any = None,
+        *,
+        seed: int | None = 0,
+        temperature: float = 1.0,
+        jit_compile: bool = True,
+        batch_size: int = 16,
+        verbose: str | int = "auto",
+    ) -> Any:
+        """Waveforms of codes. A WaveNet draws them; a parallel decoder has no use for a seed.
+
+        Args:
+            codes: integers `(batch, n)` in [0, num_codes).
+            speaker: one, or one for each; None where the model has none.
+            seed: an int of 32 bits; None for other draws every time.
+            temperature: of the drawing.
+            jit_compile: whether TensorFlow compiles a WaveNet's loop by XLA, which takes seconds
+                once and is several times as fast.
+            batch_size: clips at a time.
+            verbose: 1 to show progress, 0 not to, "auto" to show it where it takes long.
+
+        Returns:
+            float32 `(batch, n * downsampling)` in [-1, 1], an array.
+
+        Raises:
+            ValueError: wrong dtype or shape, codes or speakers out of range.
+        """
+        codes = np.asarray(ops.convert_to_numpy(codes))
+        check_codes(codes, (None,), self.num_codes)
+        if codes.shape[1] == 0:
+            raise ValueError("codes must be at least one code, got none")
+        speakers = self._speaker_of_each(speaker, len(codes))
+        if not self.is_autoregressive:
+            data = {"codes": codes.astype("int32")}
+            if speakers is not None:
+                data["speaker"] = speakers
+            return self._in_batches("decode", self._decode_parallel, data, batch_size)
+        seed = random.getrandbits(31) if seed is None else seed
+        return self._generate(
+            codes.astype("int32"), speakers, seed, temperature, jit_compile, batch_size, verbose
+        )
+
+    def reconstruct(self, waveform: Any, speaker: Any = None, **options: Any) -> Any:
+        """Waveforms after encoding and decoding.
+
+        Args:
+            waveform: as for `encode`, or a dict of `waveform` and `speaker`.
+            speaker: whose they are, one or one for each; where the model has speakers.
+            **options: of `decode`.
+
+        Returns:
+            float32 of the shape of `waveform`.
+        """
+        if isinstance(waveform, dict):
+            waveform, speaker = waveform["waveform"], waveform.get("speaker", speaker)
+        waveform = np.asarray(ops.convert_to_numpy(waveform))
+        codes = self.encode(waveform, options.get("batch_size", 16))
+        return self.decode(codes, speaker, **options)[:, : waveform.shape[1]]
+
+    def convert(self, waveform: Any, speaker: Any, **options: Any) -> Any:
+        """What is said in `waveform`, in the voice of `speaker` (sec. 4.3, fig. 6).
+
+        Args:
+            waveform: as for `encode`.
+            speaker: one, or one for each.
+            **options: of `decode`.
+
+        Returns:
+            float32 of the shape of `waveform`.
+        """
+        if self.num_speakers is None:
+            raise ValueError("convert needs a model with speakers: AudioVQVAE(num_speakers=...)")
+        if isinstance(waveform, dict):
+            waveform = waveform["waveform"]
+        return self.reconstruct(waveform, speaker, **options)
+
+    def _speaker_of_each(self, speaker: Any, n: int) -> np.ndarray | None:
+        if self.num_speakers is None:
+            if speaker is not None:
+                raise ValueError(
+                    f"speaker: {self.name} has none; give num_speakers when it is made"
+                )
+            return None
+        if speaker is None:
+            raise ValueError(f"speaker is missing: one of {self.num_speakers}, or one for each")
+        speaker = np.asarray(ops.convert_to_numpy(speaker))
+        if speaker.ndim == 0:
+            speaker = np.repeat(speaker[None], n)
+        self.check_speaker(speaker, n)
+        return speaker.astype("int32")
+
+    def _encode(self, x: Any) -> Tensor:
+        return self.quantizer.encode(self.latents(x))
+
+    def _decode_parallel(self, data: dict) -> Tensor:
+        quantized = ops.cast(self.quantizer.decode(data["codes"]), self.compute_dtype)
+        batch = ops.shape(quantized)[0]
+        speaker = data.get("speaker")
+        if speaker is not None:
+            speaker = functional.never_empty(speaker)
+        made = self.decoder(functional.never_empty(quantized), *self._condition(speaker))
+        return ops.clip(ops.cast(made[:batch, :, 0], "float32"), -1.0, 1.0)
+
+    def generate(
+        self,
+        state: dict,
+        codes: Tensor,
+        speaker: Tensor | None,
+        seed: Tensor,
+        options: sampling.Options,
+    ) -> tuple[Tensor, dict]:
+        """Draws the samples of some codes after others; for use in compiled functions.
+
+        As `WaveNetDecoder.generate`, but of int32 `(batch, n)` codes and `(batch,)` speakers.
+        """
+        condition = self._condition(speaker)
+        latents = self.quantizer.decode(codes)
+        return self.decoder.generate(
+            state, latents, condition[0] if condition else None, seed, options
+        )
+
+    def generate_chunk(
+        self, state: dict, data: dict, seed: Any, temperature: Any, xla: bool
+    ) -> tuple:
+        """`generate`, compiled, of a chunk: `data` has `codes` and perhaps `speaker`."""
+        # XLA compiles for a number of codes; a graph may do for any.
+        name = f"generate {data['codes'].shape[1]} codes" if xla else "generate"
+        run = self._compiled(name, self._generate_in_graph, xla)
+        return run(state, data, seed, temperature)
+
+    def _generate_in_graph(self, state: dict, data: dict, seed: Tensor, temperature: Any) -> tuple:
+        # Numbers, not tensors: then the loop needs no branch for top-k and top-p.
+        options = sampling.Options(temperature, self.decoder.likelihood.levels, 1.0)
+        return self.generate(state, data["codes"], data.get("speaker"), seed, options)
+
+    def _generate(
+        self,
+        codes: np.ndarray,
+        speakers: np.ndarray | None,
+        seed: int,
+        temperature: float,
+        jit_compile: bool,
+        batch_size: int,
+        verbose: str | int,
+    ) -> np.ndarray:
+        n, length = codes.shape
+        batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        if n == 0:
+            return np.zeros((0, length * self.downsampling), "float32")
+        each = max(1, min(length, SAMPLES_A_CALL // self.downsampling))
+        starts = range(0, length, each)
+        # Filled up to whole chunks and batches: other sizes would be compiled anew.
+        codes = np.pad(codes, [(0, 0), (0, -length % each)], mode="edge")
+        made = []
+        progress = Progress(-(-n // batch_size) * len(starts), verbose)
+        for first in range(0, n, batch_size):
+            some = np.minimum(np.arange(first, first + batch_size), n - 1)
+            state, parts = self.decoder.initial_state(batch_size), []
+            for start in starts:
+                data = {"codes": codes[some, start : start + each]}
+                if speakers is not None:
+                    data["speaker"] = speakers[some]
+                part, state = self.generate_chunk(
+                    state, data, np.int32(seed), np.float32(temperature), jit_compile
+                )
+                parts.append(ops.convert_to_numpy(part))
+                progress.advance()
+            made.append(np.concatenate(parts, 1))
+        return np.concatenate(made)[:n, : length * self.downsampling]
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **self._arguments}

@@ -1,0 +1,93 @@
+"""What VQ-VAEs of pictures and of sound share."""
+
+from typing import Any
+
+import keras
+
+from keras_vqvae.backend import Tensor
+from keras_vqvae.metrics import CodeUsage
+from keras_vqvae.models.base import Model
+
+
+class Autoencoder(Model):
+    """An encoder, a quantizer and a decoder that train together.
+
+    van den Oord et al. 2017, "Neural Discrete Representation Learning", section 3. The loss of an
+    example is that of its reconstruction plus the quantizer's. Subclasses say what data is.
+
+    Args:
+        encoder: layer or model from data to the quantizer's input.
+        quantizer: `VectorQuantizer` or another of its family.
+        decoder: layer or model from code vectors to what says how data is distributed.
+    """
+
+    _parts: tuple = ("encoder", "quantizer", "decoder")
+
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        quantizer: keras.layers.Layer,
+        decoder: keras.layers.Layer,
+        **kwargs: Any,
+    ) -> None:
+        # Casting data is not for Keras to do.
+        super().__init__(autocast=False, **kwargs)
+        self.encoder = encoder
+        self.quantizer = quantizer
+        self.decoder = decoder
+        self._reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
+        self._quantizer_tracker = keras.metrics.Mean(name="quantizer_loss")
+        self.code_usage = CodeUsage(quantizer.num_codes)
+
+    @property
+    def num_codes(self) -> int:
+        return self.quantizer.num_codes
+
+    def latents(self, x: Tensor) -> Tensor:
+        """The encoder's output for a batch of data, a tensor: `(batch, *grid, code_dim)`."""
+        raise NotImplementedError
+
+    def _total_loss(self, reconstruction: Tensor, outputs: dict) -> Tensor:
+        """The losses of the examples, given those of their reconstruction; updates the metrics."""
+        self._reconstruction_tracker.update_state(reconstruction)
+        self._quantizer_tracker.update_state(outputs["quantizer_loss"])
+        self.code_usage.update_state(outputs["codes"])
+        return reconstruction + outputs["quantizer_loss"]
+
+    def adapt(self, x: Any, batch_size: int = 64) -> None:
+        """Sets the codebook by k-means on the encoder's output for `x`.
+
+        On several workers all must call it; the chief's codebook, from its data, is everyone's.
+
+        Args:
+            x: what `fit` takes.
+            batch_size: examples at a time, for arrays.
+        """
+        self._build_on(x)
+        self.quantizer.adapt(self._in_batches("latents", self.latents, x, batch_size))
+
+    def get_config(self) -> dict:
+        serialize = keras.saving.serialize_keras_object
+        parts = {name: serialize(getattr(self, name)) for name in self._parts}
+        return {**super().get_config(), **parts}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Autoencoder":
+        config = dict(config)
+        for name in cls._parts:
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        return cls(**config)
+
+
+def check_quantizer(quantizer: Any, num_codes: int, code_dim: int, commitment: float) -> None:
+    """Raises `ValueError` where arguments contradict those of a quantizer that is given too."""
+    if quantizer is None:
+        return
+    own = {"num_codes": (num_codes, 512), "code_dim": (code_dim, 64)}
+    for name, (given, default) in (own | {"commitment": (commitment, 0.25)}).items():
+        if given not in (default, getattr(quantizer, name, default)):
+            raise ValueError(
+                f"{name}={given} contradicts the quantizer's {getattr(quantizer, name)}; "
+                "leave it out"
+            )
