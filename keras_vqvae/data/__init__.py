@@ -3,9 +3,13 @@
 The pipelines yield what the models take: uint8 images and frames, float32 waveforms in [-1, 1],
 int32 labels and actions. Scaling is left to the models.
 
-The recorder of first-person video, `keras_vqvae.data.record`, is loaded when it is first used.
+Pictures and records are here; sound is in `keras_vqvae.data.audio`, and speech that needs no
+account in `keras_vqvae.data.debian_speech` (recorded) and `keras_vqvae.data.flite` (synthetic, with
+the times of phones). These, and the recorder of first-person video, `keras_vqvae.data.record`, are
+loaded when they are first used.
 """
 
+import importlib
 from typing import Any
 
 from keras_vqvae.data.cache import cache_dir
@@ -17,6 +21,7 @@ from keras_vqvae.data.records_writer import write_records
 from keras_vqvae.data.worker import this_worker
 
 _RECORDER_NAMES = ("ACTIONS", "HELD_OUT_MAPS", "TRAINING_MAPS", "Recording", "record")
+_MODULES = ("audio", "debian_speech", "flite")
 
 __all__ = [
     "cache_dir",
@@ -32,6 +37,7 @@ __all__ = [
     "read_idx",
     "this_worker",
     "write_records",
+    *_MODULES,
     *_RECORDER_NAMES,
 ]
 
@@ -41,4 +47,6 @@ def __getattr__(name: str) -> Any:
         from keras_vqvae.data import vizdoom_recorder
 
         return getattr(vizdoom_recorder, name)
+    if name in _MODULES:
+        return importlib.import_module(f"keras_vqvae.data.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
