@@ -33,6 +33,8 @@ bench: .venv/installed .venv-peers/installed
 	.venv/bin/python benchmarks/distribution.py
 	.venv/bin/python benchmarks/batch_size.py
 	.venv/bin/python benchmarks/input.py
+	.venv/bin/python benchmarks/audio.py
+	.venv/bin/python benchmarks/audio_input.py
 
 .venv/installed: requirements/lock.txt pyproject.toml
 	$(PYTHON) -m venv .venv

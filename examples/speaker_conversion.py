@@ -1,0 +1,465 @@
+"""Say it in another's voice: a VQ-VAE of speech whose decoder is told who speaks.
+
+    python examples/speaker_conversion.py                          # ten minutes on two CPU cores
+    python examples/speaker_conversion.py --preset small           # hours; minutes on a GPU
+    python examples/speaker_conversion.py --data folder/           # one sub-folder a speaker
+
+The codes keep what is said; the decoder, which is given the speaker besides, need not find the
+voice in them. So with another speaker the same codes are said in another voice (van den Oord et
+al. 2017, sec. 4.3). The recordings are of the seven speakers in Debian's packages, or your own.
+
+- `tiny`: 8 kHz, 125 codes a second. A WaveNet decoder, a parallel one, a WaveNet without codes to
+  compare with, and a prior that draws new sound.
+- `small`: 16 kHz, 100 codes a second, the parallel decoder, and an encoder before which voices are
+  disguised in training. Judges trained on real clips say whether the words stayed and the voice
+  changed.
+- `paper`: 16 kHz, the WaveNet decoder at the paper's size. Not yet run: it says what it would cost,
+  and begins with `--yes`.
+
+Open NAME/listening.html in the folder of the run, with NAME `wavenet` or `parallel`. Exit status 1
+if a figure misses its floor. Each stage leaves a file behind and is skipped when that is there: run
+it again to resume.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from support import conversion, listening, runs
+
+from keras_vqvae import (
+    AudioVQVAE,
+    ParallelDecoder,
+    SpectrogramEncoder,
+    WaveNet,
+    WaveNetDecoder,
+    callbacks,
+    export_savedmodel,
+)
+from keras_vqvae.data.audio_corpus import Corpus
+
+STEPS_PER_EPOCH = 500
+# Of a parallel decoder, by samples a code.
+STRIDES = {64: (4, 4, 4), 160: (5, 4, 4, 2), 320: (5, 4, 4, 4)}
+
+# What must be reached, at least.
+FLOORS = {
+    "bits a sample that codes save": 0.05,
+    "bits a sample lost by shuffling codes": 0.5,
+    "spectral loss, codes shuffled / in order": 1.2,
+    "share of conversions heard as the target": 0.90,
+    "phones told, reconstructions / originals": 0.70,
+    "phones told, conversions / reconstructions": 0.90,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A network, and how it is trained."""
+
+    make: Callable[[int, int], keras.Model]
+    crop: int
+    batch_size: int
+    steps: int
+    rate: float
+    beta_2: float = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Networks, the sound that they see, and what is measured."""
+
+    sample_rate: int
+    downsampling: int
+    recipes: dict[str, Recipe]  # by "wavenet", "parallel", "unconditional", "prior"
+    shown_seconds: float
+    judged: bool = False
+
+
+# Networks: of the number of speakers, and the samples a code.
+
+DILATIONS_8K = tuple(2**i for i in range(9)) * 2
+
+
+def wavenet_8k(speakers: int, downsampling: int) -> AudioVQVAE:
+    decoder = WaveNetDecoder(downsampling, channels=32, skip_channels=64, dilations=DILATIONS_8K)
+    options = {"hidden": 64, "finest_hidden": 32, "downsampling": downsampling}
+    return AudioVQVAE(8000, num_speakers=speakers, decoder=decoder, **options)
+
+
+def unconditional_8k(*_: int) -> WaveNet:
+    return WaveNet(256, channels=32, skip_channels=64, dilations=DILATIONS_8K)
+
+
+def parallel(sample_rate: int, hidden: int) -> Callable[[int, int], AudioVQVAE]:
+    def make(speakers: int, downsampling: int) -> AudioVQVAE:
+        sizes = {"hidden": hidden, "finest_hidden": 16}
+        decoder = ParallelDecoder(STRIDES[downsampling], dilations=(1, 3), **sizes)
+        options = {"downsampling": downsampling, **sizes}
+        return AudioVQVAE(sample_rate, num_speakers=speakers, decoder=decoder, **options)
+
+    return make
+
+
+def disguised_16k(speakers: int, downsampling: int) -> AudioVQVAE:
+    # Disguised voices: of codes made of them the decoder cannot tell who speaks, and goes by the
+    # speaker that it is told.
+    encoder = SpectrogramEncoder(64, 16000, downsampling, warp=0.25, colour=0.5, seed=0)
+    decoder = ParallelDecoder(STRIDES[downsampling], 256, finest_hidden=16, dilations=(1, 3))
+    options = {"downsampling": downsampling, "encoder": encoder, "decoder": decoder}
+    return AudioVQVAE(16000, num_speakers=speakers, **options)
+
+
+def paper_wavenet(speakers: int, downsampling: int) -> AudioVQVAE:
+    # The paper has 6 strided convolutions of window 4 and 768 channels, and 512 codes. It does not
+    # say how large the decoder is, nor crop, batch, learning rate and steps for speech: those of
+    # the decoder are a WaveNet's (2016), the steps those of its pictures.
+    decoder = WaveNetDecoder(downsampling, channels=256, skip_channels=256)
+    options = {"hidden": 768, "finest_hidden": None, "downsampling": downsampling}
+    return AudioVQVAE(16000, num_speakers=speakers, decoder=decoder, **options)
+
+
+def prior(channels: int) -> Callable[[int, int], WaveNet]:
+    def make(speakers: int, _: int) -> WaveNet:
+        # What it sees begins where sampling begins: nothing is left out.
+        options = {"channels": channels, "skip_channels": 2 * channels, "burn_in": 0}
+        return WaveNet(512, speakers, dilations=(1, 2, 4, 8, 16, 32) * 2, **options)
+
+    return make
+
+
+# A WaveNet's crops are a receptive field, which the loss leaves out, and what it counts.
+PRESETS = {
+    "tiny": Preset(
+        8000,
+        64,
+        {
+            "wavenet": Recipe(wavenet_8k, 1024 + 4096, 4, 1000, 2e-3),
+            "parallel": Recipe(parallel(8000, 128), 8000, 8, 1200, 1e-3, 0.99),
+            "unconditional": Recipe(unconditional_8k, 1024 + 4096, 4, 1000, 2e-3),
+            "prior": Recipe(prior(64), 64 * 128, 8, 600, 2e-3),
+        },
+        shown_seconds=1.6,
+    ),
+    "small": Preset(
+        16000,
+        160,
+        {
+            # Many small steps learn faster than few large ones.
+            "parallel": Recipe(disguised_16k, 8000, 4, 60_000, 1e-3, 0.99),
+            "prior": Recipe(prior(128), 160 * 256, 8, 6000, 1e-3),
+        },
+        shown_seconds=2.0,
+        judged=True,
+    ),
+    "paper": Preset(
+        16000,
+        64,
+        {
+            "wavenet": Recipe(paper_wavenet, 3072 + 7680, 8, 250_000, 2e-4),
+            "prior": Recipe(prior(256), 64 * 512, 8, 50_000, 1e-3),
+        },
+        shown_seconds=1.6,
+        judged=True,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What all stages need to know."""
+
+    out: Path
+    preset: Preset
+    downsampling: int
+    train: Corpus
+    held_out: Corpus
+    judges: Path
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.held_out.speaker_names)
+
+
+# Training.
+
+
+def compiled(model: keras.Model, recipe: Recipe, steps: int) -> keras.Model:
+    rate = keras.optimizers.schedules.CosineDecay(recipe.rate, steps, alpha=0.01)
+    # On CPUs the convolutions that XLA makes are slower than TensorFlow's.
+    xla = "auto" if tf.config.list_physical_devices("GPU") else False
+    model.compile(keras.optimizers.Adam(rate, beta_2=recipe.beta_2), jit_compile=xla)
+    return model
+
+
+def trained(
+    run: Run,
+    name: str,
+    dataset: Callable[[], tf.data.Dataset],
+    more: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """The network in NAME.keras, made and trained first if it is not there."""
+    path, recipe = run.out / f"{name}.keras", run.preset.recipes[name]
+    if not path.exists():
+        keras.utils.set_random_seed(0)
+        epochs = max(1, round(recipe.steps / STEPS_PER_EPOCH))
+        each = -(-recipe.steps // epochs)
+        model = recipe.make(len(run.names), run.downsampling)
+        print(f"{name}: {model.count_params():,} parameters, {epochs * each:,} steps", flush=True)
+        backup = callbacks.BackupAndRestore(run.out / "backup" / name, keep=2)
+        history = keras.callbacks.CSVLogger(run.out / f"{name}.csv", append=True)
+        compiled(model, recipe, epochs * each).fit(
+            dataset(), steps_per_epoch=each, epochs=epochs, callbacks=[backup, history, *more]
+        )
+        unfinished = path.with_name(f"unfinished_{path.name}")
+        model.save(unfinished)
+        unfinished.replace(path)
+    return keras.models.load_model(path)
+
+
+def train_on_sound(run: Run, name: str) -> keras.Model:
+    """A VQ-VAE, or the WaveNet that has no codes to go by."""
+    recipe, mu_law = run.preset.recipes[name], name == "unconditional"
+    more = []
+    if name == "parallel" and recipe.steps > 20 * STEPS_PER_EPOCH:  # worth listening into
+        clips = conversion.excerpts(run.held_out, run.preset.shown_seconds, 1)
+        sound, speakers = conversion.batch(clips, run.names)
+        rate = run.preset.sample_rate
+        more = [callbacks.ReconstructionSound(sound, run.out / "training", rate, speakers, 20)]
+    size = recipe.crop, recipe.batch_size
+    return trained(run, name, lambda: conversion.balanced(run.train, *size, mu_law=mu_law), more)
+
+
+def train_prior(run: Run, vqvae: AudioVQVAE) -> tuple[WaveNet, dict[str, float]]:
+    """A prior over codes, given the speaker, and its bits a code on unseen clips."""
+    recipe = run.preset.recipes["prior"]
+    path = run.out / "codes.npz"
+    if not path.exists():
+        codes = {}
+        for part, corpus, each in (("train", run.train, 300), ("unseen", run.held_out, 12)):
+            sound = conversion.evenly(corpus, recipe.crop, each)
+            codes[part] = vqvae.encode(sound["waveform"])
+            codes[f"{part} speakers"] = sound["speaker"]
+        np.savez(path, **codes)
+    kept = dict(np.load(path))
+    data, unseen = (
+        {"codes": kept[part], "condition": kept[f"{part} speakers"]} for part in ("train", "unseen")
+    )
+
+    def dataset() -> tf.data.Dataset:
+        rows = tf.data.Dataset.from_tensor_slices(data).shuffle(len(data["codes"]), seed=0)
+        return rows.repeat().batch(recipe.batch_size)
+
+    model = trained(run, "prior", dataset)
+    bits = {
+        "uniform": float(np.log2(vqvae.num_codes)),
+        "unigram": conversion.unigram_bits(data["codes"], unseen["codes"], vqvae.num_codes),
+        "WaveNet": float(model.evaluate(unseen, verbose=0, return_dict=True)["loss"]),
+    }
+    return model, bits
+
+
+# Figures, on unseen clips.
+
+
+def measure(run: Run, models: dict[str, keras.Model]) -> dict:
+    """All figures but the prior's, and under "floors" those that must reach something."""
+    vqvaes = {name: model for name, model in models.items() if name != "unconditional"}
+    print("Measuring reconstructions", flush=True)
+    clips = conversion.excerpts(run.held_out, run.preset.shown_seconds, 3)
+    figures = {
+        "parameters": {name: model.count_params() for name, model in models.items()},
+        "steps": {name: run.preset.recipes[name].steps for name in models},
+        "reconstruction": conversion.distances(vqvaes, clips, run.names),
+        "streaming": {},
+    }
+    reached: dict[str, float] = {}
+    for name, vqvae in vqvaes.items():
+        print(f"Measuring what {name} does with its codes, and in a stream", flush=True)
+        whole_codes = run.preset.recipes[name].crop // run.downsampling * run.downsampling
+        unseen = conversion.evenly(run.held_out, whole_codes, 12)
+        in_order, shuffled = (conversion.loss(vqvae, unseen, shuffled=s) for s in (False, True))
+        loss = {f"{name} decoder": in_order, "its codes shuffled in time": shuffled}
+        if vqvae.is_autoregressive:
+            reached["bits a sample lost by shuffling codes"] = shuffled - in_order
+            if "unconditional" in models:
+                without = conversion.loss_without_codes(models["unconditional"], unseen)
+                loss["a WaveNet without codes"] = without
+                reached["bits a sample that codes save"] = without - in_order
+        else:
+            reached["spectral loss, codes shuffled / in order"] = shuffled / in_order
+        figures["bits a sample" if vqvae.is_autoregressive else "spectral loss"] = loss
+        # Without XLA a WaveNet is slow.
+        seconds = 0.5 if vqvae.is_autoregressive else 2.0
+        sound = conversion.excerpts(run.held_out, seconds, 1)[0].waveform
+        figures["streaming"][name] = conversion.streamed(vqvae, sound, 0)
+    if run.preset.judged:
+        print("Judging conversions", flush=True)
+        vqvae = next(iter(vqvaes.values()))
+        speakers, phones = conversion.judged(vqvae, run.train, run.held_out, run.judges)
+        figures["speakers told"] = speakers
+        reached["share of conversions heard as the target"] = speakers["conversions"]
+        if phones:
+            figures["phones told"] = phones
+            for pair in ("reconstructions / originals", "conversions / reconstructions"):
+                reached[f"phones told, {pair}"] = phones[pair]
+    return {**figures, "floors": conversion.floors(reached, FLOORS)}
+
+
+def write_pages(run: Run, vqvaes: dict, prior: WaveNet, figures: dict, title: str) -> list[Path]:
+    """A page for each model: clips as they are, in every voice, and new sound."""
+    clips = conversion.excerpts(run.held_out, run.preset.shown_seconds, 1)
+    licences = "; ".join(f"{name}: {text}" for name, text in run.held_out.licences.items())
+    tables = conversion.tables(figures)
+    pages = []
+    for name, vqvae in vqvaes.items():
+        pages.append(run.out / name / "listening.html")
+        if pages[-1].exists():
+            continue
+        print(f"Writing {pages[-1]}", flush=True)
+        its_prior = prior if vqvae is next(iter(vqvaes.values())) else None
+        columns = conversion.sound_columns(vqvae, clips, run.names, its_prior)
+        text = [
+            f"{vqvae.count_params():,} parameters, {figures['steps'][name]:,} steps of training, "
+            f"{vqvae.bits_per_second:,.0f} bits a second. None of these clips was heard in "
+            "training. In its own speaker's voice a clip is a plain reconstruction.",
+            f"Recordings: {licences}.",
+        ]
+        rows = [f"{clip.speaker}: {clip.text or clip.name}" for clip in clips]
+        heading = f"{title}, {name} decoder"
+        rate = vqvae.sample_rate
+        listening.write_page(run.out / name, rate, columns, rows, tables, heading, text)
+    return pages
+
+
+def export(run: Run, vqvaes: dict, prior: WaveNet) -> None:
+    """Writes SavedModels, and makes sure that they answer the same without this package."""
+    for name, vqvae in vqvaes.items():
+        savedmodel = run.out / "savedmodel" / name / "1"
+        its_prior = prior if vqvae is next(iter(vqvaes.values())) else None
+        if not savedmodel.exists():
+            print(f"Exporting {savedmodel}", flush=True)
+            export_savedmodel(vqvae, savedmodel, prior=its_prior)
+        seconds = 24 * vqvae.downsampling / vqvae.sample_rate
+        clips = conversion.excerpts(run.held_out, seconds, 1)[:2]
+        sound, speakers = conversion.batch(clips, run.names)
+        conversion.check_without_package(vqvae, savedmodel, sound, speakers[::-1], its_prior)
+
+
+# Which preset, data and steps.
+
+
+def with_steps(preset: Preset, steps: int | None) -> Preset:
+    """The preset with so many steps for each network, and no more for the prior."""
+    if steps is None:
+        return preset
+    recipes = {
+        name: dataclasses.replace(r, steps=min(steps, r.steps) if name == "prior" else steps)
+        for name, r in preset.recipes.items()
+    }
+    return dataclasses.replace(preset, recipes=recipes)
+
+
+def seconds_per_step(run: Run, name: str, batch_size: int) -> float:
+    """Measured on a network that is thrown away."""
+    recipe = run.preset.recipes[name]
+    model = compiled(recipe.make(len(run.names), run.downsampling), recipe, 100)
+    dataset = conversion.balanced(run.train, recipe.crop, batch_size)
+    return conversion.seconds_per_step(model, dataset, 20 if batch_size > 1 else 2)
+
+
+def steps_in(run: Run, minutes: float) -> int:
+    """As many steps as fit; found out once, and kept for when the run is resumed."""
+    path = run.out / "steps.json"
+    if not path.exists():
+        recipe = run.preset.recipes["parallel"]
+        seconds = seconds_per_step(run, "parallel", recipe.batch_size)
+        runs.write_json(path, {"steps": max(1, round(60 * minutes / seconds))})
+        print(f"{seconds:.3f} s a step")
+    return json.loads(path.read_text())["steps"]
+
+
+def say_cost(run: Run) -> None:
+    """Prints what the WaveNet of the preset would take here; one crop at a time is timed."""
+    recipe = run.preset.recipes["wavenet"]
+    count = recipe.make(len(run.names), run.downsampling).count_params()
+    seconds = recipe.batch_size * seconds_per_step(run, "wavenet", 1)
+    print(
+        f"The paper's size, not yet run: {count:,} parameters. A step of {recipe.batch_size} crops "
+        f"of {recipe.crop:,} samples takes about {seconds:.1f} s here (one crop measured); "
+        f"{recipe.steps:,} steps take {recipe.steps * seconds / 86400:,.1f} days."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=PRESETS, default="tiny")
+    parser.add_argument("--data", type=Path, help="a folder with one sub-folder a speaker")
+    parser.add_argument("--speakers", help="with commas, out of those of data.debian_speech")
+    parser.add_argument("--out", type=Path, help="default runs/speaker_conversion_PRESET")
+    parser.add_argument("--downsampling", type=int, choices=STRIDES, help="samples a code")
+    parser.add_argument("--steps", type=int, help="of training each network")
+    parser.add_argument("--minutes", type=float, help="of training, for the preset small")
+    parser.add_argument("--judges", type=Path, help="folder of trained judges; default OUT/judges")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unusable files")
+    parser.add_argument("--yes", action="store_true", help="train the preset paper, at its cost")
+    args = parser.parse_args(argv)
+    for name in ("steps", "minutes"):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            parser.error(f"--{name} must be positive")
+    if args.minutes and (args.preset != "small" or args.steps):
+        parser.error("--minutes is for the preset small, in place of --steps")
+    if args.data and args.speakers:
+        parser.error("--speakers is of the recordings that come without --data")
+    preset = with_steps(PRESETS[args.preset], args.steps)
+    free = ("judges", "yes")  # they change no result
+    arguments = {name: value for name, value in vars(args).items() if name not in free}
+    out = args.out or Path("runs") / f"speaker_conversion_{args.preset}"
+    out = runs.open_run(out, json.loads(json.dumps(arguments, default=str)), parser.error)
+    if args.data:
+        corpora = conversion.read_folder(args.data, preset.sample_rate, args.skip_corrupt)
+    else:
+        corpora = conversion.read_debian(args.speakers, preset.sample_rate)
+    run = Run(
+        out,
+        preset,
+        args.downsampling or preset.downsampling,
+        *corpora,
+        args.judges or out / "judges",
+    )
+    if args.preset == "paper":
+        say_cost(run)
+        if not args.yes:
+            print("Add --yes to begin.")
+            return 1
+    if args.minutes:
+        run = dataclasses.replace(run, preset=with_steps(preset, steps_in(run, args.minutes)))
+
+    names = [name for name in preset.recipes if name != "prior"]
+    models = {name: train_on_sound(run, name) for name in names}
+    vqvaes = {name: model for name, model in models.items() if name != "unconditional"}
+    new_sound, bits_a_code = train_prior(run, next(iter(vqvaes.values())))
+    if not (out / "metrics.json").exists():
+        figures = {"prior, bits a code": bits_a_code, **measure(run, models)}
+        runs.write_json(out / "metrics.json", figures)
+    figures = json.loads((out / "metrics.json").read_text())
+    pages = write_pages(run, vqvaes, new_sound, figures, f"Speaker conversion, {args.preset}")
+    export(run, vqvaes, new_sound)
+    print(json.dumps(figures, indent=2))
+    for name, row in figures["floors"].items():
+        print(f"{'reached' if row['met'] else 'MISSED'}: {name}: {row['reached']:.3f}, "
+              f"floor {row['floor']:g}")  # fmt: skip
+    print("Listen to", *pages)
+    return 0 if all(row["met"] for row in figures["floors"].values()) else 1
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
