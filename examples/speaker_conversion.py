@@ -30,7 +30,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from support import conversion, listening, runs
+from support import checks, conversion, listening, runs
 
 from keras_vqvae import (
     AudioVQVAE,
@@ -109,8 +109,10 @@ def parallel(sample_rate: int, hidden: int) -> Callable[[int, int], AudioVQVAE]:
 def disguised_16k(speakers: int, downsampling: int) -> AudioVQVAE:
     # Disguised voices: of codes made of them the decoder cannot tell who speaks, and goes by the
     # speaker that it is told.
-    encoder = SpectrogramEncoder(64, 16000, downsampling, warp=0.25, colour=0.5, seed=0)
-    decoder = ParallelDecoder(STRIDES[downsampling], 256, finest_hidden=16, dilations=(1, 3))
+    disguise = {"window": 320, "bands": 32, "warp": 0.25, "colour": 0.5}
+    encoder = SpectrogramEncoder(64, 16000, downsampling, **disguise, seed=0)
+    sizes = {"finest_hidden": 16, "dilations": (1, 3), "sample_rate": 16000, "seed": 1}
+    decoder = ParallelDecoder(STRIDES[downsampling], 256, **sizes)
     options = {"downsampling": downsampling, "encoder": encoder, "decoder": decoder}
     return AudioVQVAE(16000, num_speakers=speakers, **options)
 
@@ -151,7 +153,7 @@ PRESETS = {
         160,
         {
             # Many small steps learn faster than few large ones.
-            "parallel": Recipe(disguised_16k, 8000, 4, 60_000, 1e-3, 0.99),
+            "parallel": Recipe(disguised_16k, 8000, 4, 45_000, 1e-3, 0.99),
             "prior": Recipe(prior(128), 160 * 256, 8, 6000, 1e-3),
         },
         shown_seconds=2.0,
@@ -348,7 +350,7 @@ def export(run: Run, vqvaes: dict, prior: WaveNet) -> None:
         seconds = 24 * vqvae.downsampling / vqvae.sample_rate
         clips = conversion.excerpts(run.held_out, seconds, 1)[:2]
         sound, speakers = conversion.batch(clips, run.names)
-        conversion.check_without_package(vqvae, savedmodel, sound, speakers[::-1], its_prior)
+        checks.check_sound_without_package(vqvae, savedmodel, sound, speakers[::-1], its_prior)
 
 
 # Which preset, data and steps.

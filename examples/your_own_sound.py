@@ -123,12 +123,13 @@ def main() -> None:
 
     keras.utils.set_random_seed(0)
     sizes = {"hidden": args.hidden, "finest_hidden": 16}
+    rate = args.sample_rate if args.speakers else None  # whose voices have a pitch to follow
     vqvae = AudioVQVAE(
         args.sample_rate,
         args.num_codes,
         downsampling=SAMPLES_A_CODE,
         num_speakers=len(names) or None,
-        decoder=ParallelDecoder(STRIDES, dilations=(1, 3), **sizes),
+        decoder=ParallelDecoder(STRIDES, dilations=(1, 3), sample_rate=rate, **sizes),
         **sizes,
     )
     train = audio.from_arrays(

@@ -16,6 +16,8 @@ EPSILON = 1e-5
 # Added before a logarithm. Rounding to 16 bits leaves magnitudes of sqrt(3/8 window / 12) / 32768,
 # 1.7e-4 at a window of 1024: what is below that is not asked for.
 FLOOR = 1e-3
+# Correlation of a frame with itself a period later, from which on it is a voice.
+VOICED = 0.5
 
 
 def magnitudes(x: Tensor, window: int, hop: int) -> Tensor:
@@ -39,14 +41,18 @@ def magnitudes(x: Tensor, window: int, hop: int) -> Tensor:
     if samples is not None and samples <= window // 2:
         raise ValueError(f"a window of {window} needs more than {window // 2} samples: {samples}")
     x = ops.pad(ops.cast(x, "float32"), [[0, 0], [window // 2, window // 2]], mode="reflect")
-    # Frames from pieces of `hop` samples: slices, whose gradient is a sum of slices. The gathers of
+    real, imaginary = ops.rfft(_frames(x, window, hop) * _hann(window))
+    return ops.sqrt(ops.square(real) + ops.square(imaginary) + EPSILON**2)
+
+
+def _frames(x: Tensor, window: int, hop: int) -> Tensor:
+    """`(batch, frames, window)`, those that fit."""
+    # Of pieces of `hop` samples: slices, whose gradient is a sum of slices. The gathers of
     # `ops.stft` have a scatter for a gradient, which on JAX takes four times as long in all.
     count = ops.shape(x)[1] // hop
     pieces = ops.reshape(x[:, : count * hop], (-1, count, hop))
     parts = window // hop
-    frames = ops.concatenate([pieces[:, i : count - parts + 1 + i] for i in range(parts)], axis=-1)
-    real, imaginary = ops.rfft(frames * _hann(window))
-    return ops.sqrt(ops.square(real) + ops.square(imaginary) + EPSILON**2)
+    return ops.concatenate([pieces[:, i : count - parts + 1 + i] for i in range(parts)], axis=-1)
 
 
 def mel_matrix(
@@ -151,6 +157,68 @@ def log_mel_distance(
 ) -> Tensor:
     """Mean absolute difference of `log_mel`: `(batch,)` float32, in nats (one is 8.7 dB)."""
     return _distance(*(log_mel(x, sample_rate, window, hop, bands) for x in (a, b)))
+
+
+def pitch(x: Tensor, sample_rate: int, hop: int, low: float = 60.0, high: float = 400.0) -> Tensor:
+    """Pitch of a voice, from the autocorrelation of frames.
+
+    Boersma 1993, "Accurate short-term analysis of the fundamental frequency and the
+    harmonics-to-noise ratio of a sampled sound", without his search for a smooth path: the
+    autocorrelation of a frame is divided by that of its Hann window, and the lag of its highest
+    peak is the period. There is a voice where that peak is above `VOICED`, and the frame no more
+    than 35 dB below the loudest of its clip.
+
+    Args:
+        x: `(batch, samples)`.
+        sample_rate: Hz.
+        hop: samples from frame to frame. Frame i is centred on those from `i * hop` on.
+        low, high: Hz, between which a pitch is looked for.
+
+    Returns:
+        `(batch, samples // hop)` float32, Hz; 0 where there is no voice. It has no gradient.
+    """
+    if not 0 < low < high < sample_rate / 4:
+        raise ValueError(f"needs 0 < low < high < {sample_rate / 4} Hz, got {low} and {high}")
+    parts = max(1, -(-3 * sample_rate // round(low * hop)))  # three periods of the lowest
+    window = parts * hop
+    before = (window - hop) // 2
+    x = ops.pad(ops.cast(x, "float32"), [[0, 0], [before, window - hop - before]])
+    frames = _frames(x, window, hop)
+    frames = (frames - ops.mean(frames, -1, keepdims=True)) * _hann(window)
+    size = 2 ** math.ceil(math.log2(1.5 * window))
+    power = _autocorrelation(frames, size)
+    own = _autocorrelation_of_hann(window, size)
+    shortest, longest = int(sample_rate / high), math.ceil(sample_rate / low)
+    lags = np.arange(shortest - 1, longest + 2)  # one more on either side
+    energy = power[..., :1]
+    r = power[..., lags[0] : lags[-1] + 1] / (own[lags] * (energy + EPSILON))
+    left, middle, right = r[..., :-2], r[..., 1:-1], r[..., 2:]
+    is_peak = (middle >= left) & (middle >= right)
+    # The vertex of the parabola through a peak and its neighbours.
+    bend = ops.maximum(2.0 * middle - left - right, EPSILON)
+    height = middle + ops.square(right - left) / (8.0 * bend)
+    # Two periods are as alike as one: of equal peaks the shorter lag is meant.
+    cost = (0.02 * np.log2(low * lags[1:-1] / sample_rate)).astype("float32")
+    best = ops.argmax(ops.where(is_peak, height - cost, -1.0), -1)[..., None]
+    shift = ops.clip((right - left) / (2.0 * bend), -1.0, 1.0)
+    lag = shift + lags[1:-1].astype("float32")
+    height, lag = (ops.take_along_axis(part, best, -1)[..., 0] for part in (height, lag))
+    loudest = ops.max(energy, 1, keepdims=True)
+    voiced = (height > VOICED) & (energy > 10**-3.5 * loudest)[..., 0]
+    return ops.stop_gradient(ops.where(voiced, sample_rate / lag, 0.0))
+
+
+def _autocorrelation(frames: Tensor, size: int) -> Tensor:
+    """Of all lags up to half of `size`."""
+    real, imaginary = ops.rfft(frames, size)
+    power = ops.square(real) + ops.square(imaginary)
+    return ops.irfft((power, ops.zeros_like(power)), size)[..., : size // 2]
+
+
+@functools.cache
+def _autocorrelation_of_hann(window: int, size: int) -> np.ndarray:
+    r = np.fft.irfft(np.abs(np.fft.rfft(_hann(window), size)) ** 2)[: size // 2]
+    return (np.maximum(r / r[0], EPSILON)).astype("float32")
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from keras_vqvae import WaveNet, export_savedmodel  # noqa: E402
 from tests.models.test_audio import SAMPLES, assert_same_levels, make, sound, trained  # noqa: E402
 from tests.test_export import ops_of_endpoints  # noqa: E402
 
-DECODERS = ["wavenet", "parallel"]
+DECODERS = ["wavenet", "parallel", "source"]
 SPEAKERS = np.array([0, 2, 1], "int32")
 
 
@@ -76,6 +76,8 @@ def test_streams(decoder: str, causal: bool, tmp_path: Path) -> None:
     waveform = model.decode(codes, speaker, seed=3)
     encoding = {"pending": tf.zeros((2, 0)), "given": tf.constant(0)}
     decoding: dict = {"pending": tf.zeros((2, 0), tf.int32), "given": tf.constant(0)}
+    if decoder == "source":
+        decoding["source"] = tf.zeros((2, 2), tf.int32)
     if decoder == "wavenet":
         decoding = {"buffers": tf.zeros((2, 0, 6)), "row": tf.constant(0)}
         decoding |= {"previous": tf.zeros(2, tf.int32)}

@@ -21,7 +21,7 @@ pytest.importorskip("av")
 
 import speaker_conversion  # noqa: E402
 from speaker_conversion import Preset, Recipe  # noqa: E402
-from support import conversion, judges, listening  # noqa: E402
+from support import checks, conversion, judges, listening  # noqa: E402
 
 from keras_vqvae import AudioVQVAE, ParallelDecoder, WaveNet, WaveNetDecoder  # noqa: E402
 from keras_vqvae.data import debian_speech  # noqa: E402
@@ -127,7 +127,7 @@ def test_all_results_and_resuming(tmp_path: Path, monkeypatch, capsys) -> None:
     assert {path.stem for path in kept} == {*MINUTE.recipes, "metrics"}
     clips = {path.name: path.read_bytes() for path in (out / "wavenet").glob("*.wav")}
     shutil.rmtree(out / "wavenet")
-    monkeypatch.setattr(conversion, "check_without_package", lambda *_: None)  # done before
+    monkeypatch.setattr(checks, "check_sound_without_package", lambda *_: None)  # done before
     monkeypatch.setattr(listening, "write_picture", lambda *_: None)  # slow
     assert speaker_conversion.main(["--out", str(out)]) == 1
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -209,3 +209,37 @@ def test_graph_and_xla(which: int, samples: int | None) -> None:
         distance, slope = compiled(a, b)
         np.testing.assert_allclose(distance, expected[0], rtol=1e-4)
         np.testing.assert_allclose(slope, expected[1], atol=1e-3 * np.abs(expected[1]).max())
+
+
+@pytest.mark.parametrize("rate, hop", [(8000, 64), (16000, 160), (16000, 640)])
+@pytest.mark.parametrize("hertz", [70.0, 110.0, 220.5, 390.0])
+def test_pitch_of_harmonics(rate: int, hop: int, hertz: float) -> None:
+    t = np.arange(rate) / rate
+    x = sum(np.sin(2 * np.pi * k * hertz * t + k) / k for k in range(1, 8)) * 0.2
+    found = to_numpy(spectral.pitch(x[None].astype("float32"), rate, hop))
+    assert found.shape == (1, rate // hop)
+    assert np.abs(found[0, 4:-4] / hertz - 1).max() < 0.005
+
+
+def test_pitch_of_what_has_none() -> None:
+    hiss = noise(2, 8000)
+    assert (to_numpy(spectral.pitch(hiss, 8000, 80)) > 0).mean() < 0.02
+    assert to_numpy(spectral.pitch(np.zeros((1, 8000), "float32"), 8000, 80)).max() == 0
+    # A voice 40 dB below the loudest part is none.
+    t = np.arange(8000)
+    x = 0.5 * np.sin(2 * np.pi * t / 40) * np.where(t < 4000, 1, 0.005)
+    found = to_numpy(spectral.pitch(x.astype("float32").reshape(1, -1), 8000, 80))[0]
+    assert (found[5:40] > 0).all() and (found[60:95] == 0).all()
+    with pytest.raises(ValueError, match="needs 0 < low < high"):
+        spectral.pitch(hiss, 8000, 80, 100, 90)
+
+
+def test_pitch_by_another_way() -> None:
+    """Of a gliding voice: the inverse of the time between pulses, by construction."""
+    rate = 16000
+    hertz = np.geomspace(90, 300, rate)
+    turns = np.cumsum(hertz) / rate
+    x = sum(np.cos(2 * np.pi * k * turns) for k in range(1, 10)) * 0.05
+    found = to_numpy(spectral.pitch(x[None].astype("float32"), rate, 160))[0]
+    middles = hertz[80::160]
+    assert np.abs(found / middles - 1)[5:-5].max() < 0.02

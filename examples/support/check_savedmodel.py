@@ -1,9 +1,9 @@
 """Reloads a SavedModel where keras_vqvae cannot be imported, and compares its answers.
 
-    python check_savedmodel.py FOLDER EXPECTED.npz
+    python check_savedmodel.py FOLDER EXPECTED.npz SHARE
 
-EXPECTED holds `images`, the `codes` and `reconstructions` that the training process got, and with
-a prior the `samples` of seed 0 and the `log_probs` of the codes.
+EXPECTED holds `in NAME`, what endpoints that take such a thing are given, and `ENDPOINT OUTPUT`,
+what the training process got. Of each answer no more than that share of values may differ.
 """
 
 import sys
@@ -13,7 +13,7 @@ sys.modules["keras_vqvae"] = None  # type: ignore[assignment]  # importing it fa
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-folder, expected_path = sys.argv[1:]
+folder, expected_path, share = sys.argv[1:]
 try:
     import keras_vqvae  # noqa: F401
 except ImportError:
@@ -21,27 +21,18 @@ except ImportError:
 else:
     sys.exit("keras_vqvae could be imported: the check would prove nothing")
 
-expected = np.load(expected_path)
+expected = dict(np.load(expected_path))
+inputs = {n[3:]: tf.constant(expected.pop(n)) for n in list(expected) if n.startswith("in ")}
 served = tf.saved_model.load(folder)
-images = tf.constant(expected["images"])
-answers = {
-    "codes": served.signatures["encode"](images=images)["codes"],
-    "reconstructions": served.signatures["reconstruct"](images=images)["images"],
-}
-answers["decoded codes"] = served.signatures["decode"](codes=answers["codes"])["images"]
-if "samples" in expected:
-    scalars = {"number": len(expected["samples"]), "seed": 0, "top_k": 2**30}
-    options = {"temperature": tf.constant(1.0), "top_p": tf.constant(1.0)}
-    options |= {name: tf.constant(value) for name, value in scalars.items()}
-    answers["samples"] = served.signatures["sample"](**options)["codes"]
-    codes = tf.constant(expected["codes"])
-    answers["log_probs"] = served.signatures["log_prob"](codes=codes)["log_prob"]
-for name, got in answers.items():
-    want = expected["reconstructions" if name == "decoded codes" else name]
-    if want.dtype.kind == "f":
-        different = int(np.sum(~np.isclose(got.numpy(), want, rtol=1e-5)))
-    else:
-        different = int(np.sum(got.numpy() != want))
+for name, want in expected.items():
+    endpoint, output = name.split(" ")
+    signature = served.signatures[endpoint]
+    taken = signature.structured_input_signature[1]
+    got = signature(**{name: inputs[name] for name in taken})[output].numpy()
+    if got.shape != want.shape:
+        sys.exit(f"{name}: {got.shape}, and {want.shape} from the model")
+    close = np.isclose(got, want, rtol=1e-5, atol=1e-5) if want.dtype.kind == "f" else got == want
+    different = int(np.sum(~close))
     print(f"{name}: {want.size} values, {different} differ")
-    if different:
-        sys.exit(f"the reloaded SavedModel gives other {name} than the model")
+    if different > float(share) * want.size:
+        sys.exit(f"the reloaded SavedModel gives another {name} than the model")

@@ -1,7 +1,5 @@
 """What examples/speaker_conversion.py trains on, and what it measures."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -297,80 +295,6 @@ def floors(reached: dict[str, float], floor: dict[str, float]) -> dict[str, dict
         name: {"reached": float(value), "floor": floor[name], "met": bool(value >= floor[name])}
         for name, value in reached.items()
     }
-
-
-# The exported model.
-
-_CHECK = """
-import sys
-sys.modules["keras_vqvae"] = None  # importing it fails from here on
-import numpy as np, tensorflow as tf
-folder, expected_path = sys.argv[1:]
-try:
-    import keras_vqvae
-except ImportError:
-    print("keras_vqvae cannot be imported here")
-else:
-    sys.exit("keras_vqvae could be imported: the check would prove nothing")
-expected = dict(np.load(expected_path))
-served = tf.saved_model.load(folder).signatures
-names = [name for name in expected if name.startswith("in ")]
-inputs = {name[3:]: tf.constant(expected.pop(name)) for name in names}
-def ask(endpoint, **given):
-    wanted = served[endpoint].structured_input_signature[1]
-    return served[endpoint](**{k: v for k, v in (inputs | given).items() if k in wanted})
-answers = ask("reconstruct")
-answers |= {"encoded": ask("encode")["codes"], "converted": ask("convert")["waveform"]}
-answers["decoded"] = ask("decode", codes=answers["codes"])["waveform"]
-if "sampled" in expected:
-    answers["sampled"] = ask("sample")["codes"]
-for name, want in expected.items():
-    got = answers[name].numpy()
-    if got.shape != want.shape:
-        sys.exit(f"{name}: {got.shape}, and {want.shape} from the model")
-    # A near-tie of codes, or of a drawn sample, may fall the other way in another graph.
-    different = float(np.mean(~np.isclose(got, want, rtol=1e-4, atol=1e-4)))
-    print(f"{name}: {want.size} values, {100 * different:.2f} % differ")
-    if different > 0.01:
-        sys.exit(f"the reloaded SavedModel gives other {name} than the model")
-"""
-
-
-def check_without_package(
-    vqvae: AudioVQVAE,
-    savedmodel: Path,
-    waveforms: np.ndarray,
-    speakers: np.ndarray,
-    prior: WaveNet | None = None,
-) -> None:
-    """Reloads `savedmodel` in a process that cannot import keras_vqvae and compares answers.
-
-    Args:
-        vqvae: the model that was exported.
-        savedmodel: the folder.
-        waveforms: float32 `(n, samples)`, whole codes.
-        speakers: in whose voices to answer, int32 `(n,)`.
-        prior: the prior that was exported with it.
-
-    Raises:
-        subprocess.CalledProcessError: an answer differs; the process has printed which.
-    """
-    codes = vqvae.encode(waveforms)
-    options = {"jit_compile": False} if vqvae.is_autoregressive else {}
-    sound = vqvae.decode(codes, speakers, verbose=0, **options)
-    expected = {"codes": codes, "encoded": codes}
-    expected |= dict.fromkeys(("waveform", "converted", "decoded"), sound)
-    given = {"waveform": waveforms, "speaker": speakers, "seed": np.int32(0)}
-    given["temperature"] = np.float32(1.0)
-    if prior is not None:
-        length = min(16, codes.shape[1])
-        condition = np.arange(2, dtype="int32") % vqvae.num_speakers
-        expected["sampled"] = prior.sample(2, condition, seed=0, length=length, verbose=0)
-        given |= {"number": np.int32(2), "length": np.int32(length), "condition": condition}
-        given |= {"top_k": np.int32(vqvae.num_codes), "top_p": np.float32(1.0)}
-    path = savedmodel.parent / "expected.npz"
-    np.savez(path, **expected, **{f"in {name}": value for name, value in given.items()})
-    subprocess.run([sys.executable, "-c", _CHECK, savedmodel, path], check=True)
 
 
 # What is shown.

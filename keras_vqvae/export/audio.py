@@ -6,7 +6,8 @@ A stream's state is what an endpoint gave the last time; at the beginning it is 
   `(batch, any)`, at first `(batch, 0)`, and `given` int32, at first 0; to `codes`, `pending` and
   `given`. With `last` nothing follows, and all codes are given out.
 - `decode_stream` of a parallel decoder: the same with `codes` for `waveform` and int32 `pending`;
-  to `waveform`, `pending` and `given`.
+  to `waveform`, `pending` and `given`. If the decoder has a source, also the state `source` int32
+  `(batch, 2)`, at first zeros.
 - `decode_stream` of a WaveNet: `codes`, the scalars `seed` and `temperature`, and the state
   `buffers` float32 `(batch, any, channels)`, at first `(batch, 0, channels)`, `row` int32, at first
   0, and `previous` int32 `(batch,)`, at first zeros; to `waveform`, `buffers`, `row`, `previous`.
@@ -113,16 +114,17 @@ def _add_streams(
         context = context_of(vqvae.decoder)
         codes = checked_codes(codes, vqvae)
         inputs, start, end, keep = window(pending, codes, given, last, 1, context)
-        speaker, _ = _speaker(more, codes, vqvae)
         data = {"codes": tf.pad(inputs, [[0, 0], [0, tf.cast(tf.shape(inputs)[1] < 1, "int32")]])}
+        source, more = (more[0], more[1:]) if vqvae.has_source else (None, more)
+        speaker, _ = _speaker(more, codes, vqvae)
         if speaker is not None:
             data["speaker"] = speaker
-        made = vqvae._decode_parallel(data)
-        return {
-            "waveform": made[:, start * unit : end * unit],
-            "pending": inputs[:, keep:],
-            "given": end - keep,
-        }
+        state = {"pending": inputs[:, keep:], "given": end - keep}
+        if vqvae.has_source:
+            made, state["source"] = vqvae._decode_from(data, source, start, end)
+        else:
+            made = vqvae._decode_parallel(data)
+        return {"waveform": made[:, start * unit : end * unit], **state}
 
     def draw_stream(
         codes: tf.Tensor,
@@ -168,10 +170,10 @@ def _add_streams(
         ]
         archive.add_endpoint("decode_stream", draw_stream, [_CODES, *state, *_DRAWING, *speakers])
     else:
-        pending = spec((None, None), tf.int32, "pending")
-        archive.add_endpoint(
-            "decode_stream", decode_stream, [_CODES, pending, given, _LAST, *speakers]
-        )
+        state = [spec((None, None), tf.int32, "pending"), given, _LAST]
+        if vqvae.has_source:
+            state.append(spec((None, 2), tf.int32, "source"))
+        archive.add_endpoint("decode_stream", decode_stream, [_CODES, *state, *speakers])
 
 
 def _options(vqvae: AudioVQVAE, temperature: tf.Tensor) -> sampling.Options:

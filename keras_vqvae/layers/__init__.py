@@ -1,6 +1,7 @@
 """Reusable layers, each usable alone in any Keras model."""
 
 from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, WaveNetBlock
+from keras_vqvae.layers.harmonic_source import HarmonicSource
 from keras_vqvae.layers.masked_conv import GatedMaskedConv2D
 from keras_vqvae.layers.parallel_decoder import ParallelDecoder
 from keras_vqvae.layers.residual import ConvDecoder, ConvEncoder, ResidualStack
@@ -14,6 +15,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "GatedMaskedConv2D",
+    "HarmonicSource",
     "ParallelDecoder",
     "ResidualStack",
     "SpectrogramEncoder",

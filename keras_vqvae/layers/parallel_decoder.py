@@ -7,8 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vqvae import spectral
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
+from keras_vqvae.layers.harmonic_source import HarmonicSource
+
+# Hz: voices are between them, and a decoder's first guess is the third.
+LOWEST, HIGHEST, USUAL = 60.0, 400.0, 150.0
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -21,12 +26,19 @@ class ParallelDecoder(keras.layers.Layer):
     2020, "Neural networks fail to learn periodic functions and how to fix it"). A condition, such
     as the speaker, scales and shifts the channels of each unit (Perez et al. 2018, "FiLM").
 
+    For speech, give it the `sample_rate`. Then it tells the pitch from codes and condition, and
+    adds to what each transposed convolution makes a strided convolution of a `HarmonicSource` at
+    that pitch. In training the source follows the pitch of the sound that is to be made
+    (`spectral.pitch`), and telling it is learnt beside.
+
     Args:
         strides: samples a code is their product; the coarsest stage is the first.
         hidden: channels at the rate of the codes; each stage has half as many.
         finest_hidden: channels at least.
         dilations: of the residual units of a stage.
         causal: whether no output sees a later input than its own.
+        sample_rate: of voices, in Hz; None for sound of other kinds.
+        seed: of the places in the source at which examples begin in training.
 
     `call(x, condition=None)` takes `(batch, n, any)`, and `(batch, any)`, and gives
     `(batch, n * prod(strides), 1)`, mostly within [-1, 1].
@@ -40,6 +52,8 @@ class ParallelDecoder(keras.layers.Layer):
         finest_hidden: int = 32,
         dilations: tuple = (1, 3, 9),
         causal: bool = False,
+        sample_rate: int | None = None,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -48,6 +62,8 @@ class ParallelDecoder(keras.layers.Layer):
         self.finest_hidden = finest_hidden
         self.dilations = tuple(dilations)
         self.causal = causal
+        self.sample_rate = sample_rate
+        self.seed = seed
         dtype = self.dtype_policy
         self._first = self._conv(hidden, 7)
         self._transposed, self._units = [], []
@@ -62,11 +78,28 @@ class ParallelDecoder(keras.layers.Layer):
             self._transposed.append(up)
             self._units += [ResidualUnit(channels, d, causal, dtype=dtype) for d in self.dilations]
         self._last = self._conv(1, 7)
+        self.source: HarmonicSource | None = None
+        if sample_rate is not None:
+            self._add_source(sample_rate)
 
-    def _conv(self, channels: int, window: int) -> keras.layers.Layer:
+    def _add_source(self, sample_rate: int) -> None:
+        dtype = self.dtype_policy
+        self.source = HarmonicSource(sample_rate, self.upsampling, dtype=dtype)
+        self._seeds = keras.random.SeedGenerator(self.seed)
+        self._listeners = [ResidualUnit(self.hidden, d, self.causal, dtype=dtype) for d in (1, 3)]
+        # Whether there is a voice, as a logit, and its pitch in octaves from the usual one.
+        self._pitch = keras.layers.Conv1D(2, 1, dtype="float32")
+        self._injected, self._gates = [], []
+        for stage, up in enumerate(self._transposed, 1):
+            stride = math.prod(self.strides[stage:])
+            self._injected.append(self._conv(up.filters, max(3, 2 * stride), stride))
+            self._gates.append(keras.layers.Conv1D(up.filters, 1, dtype=dtype))
+
+    def _conv(self, channels: int, window: int, stride: int = 1) -> keras.layers.Layer:
+        dtype = self.dtype_policy
         if self.causal:
-            return CausalConv1D(channels, window, dtype=self.dtype_policy)
-        return keras.layers.Conv1D(channels, window, padding="same", dtype=self.dtype_policy)
+            return CausalConv1D(channels, window, stride, dtype=dtype)
+        return keras.layers.Conv1D(channels, window, stride, padding="same", dtype=dtype)
 
     def _stages(self) -> Iterator[tuple]:
         """A transposed convolution and its residual units, from the coarsest stage on."""
@@ -81,28 +114,133 @@ class ParallelDecoder(keras.layers.Layer):
 
     @property
     def context(self) -> tuple[int, int]:
-        """How many inputs before and after its own an output sees."""
-        layers = [self._first]
-        for up, units in self._stages():
-            layers += [up, *(unit.wide for unit in units)]
-        first, last = reach([*layers, self._last], self.upsampling)
-        return -first, last
+        """How many inputs before and after its own an output sees.
+
+        Where the source begins (`decode_from`) is told besides.
+        """
+        ways = [[self._first]]
+        if self.source is not None:
+            ways.append([self._first, *(unit.wide for unit in self._listeners)])
+        before, after = 0, 0
+        tail: list = [self._last]
+        for i, (up, units) in reversed(list(enumerate(self._stages()))):
+            tail = [*(unit.wide for unit in units), *tail]
+            if self.source is not None:
+                first, last = reach([self._injected[i], *tail], self.upsampling)
+                heard = reach(ways[1], 1)
+                before = max(before, -(first // self.upsampling) - heard[0])
+                after = max(after, last // self.upsampling + heard[1])
+            tail = [up, *tail]
+        first, last = reach([self._first, *tail], self.upsampling)
+        return max(before, -first), max(after, last)
 
     def build(self, x_shape: tuple, condition_shape: tuple | None = None) -> None:
         shape = tuple(x_shape)
         self._first.build(shape)
         shape = self._first.compute_output_shape(shape)
-        for up, units in self._stages():
+        if self.source is not None:
+            for unit in self._listeners:
+                unit.build(shape, condition_shape)
+            self._pitch.build(shape)
+            for conv in self._injected:
+                conv.build((None, None, self.source.harmonics + 1))
+        for i, (up, units) in enumerate(self._stages()):
             up.build(shape)
             shape = up.compute_output_shape(shape)
+            if self.source is not None:
+                self._gates[i].build(shape)
             for unit in units:
                 unit.build(shape, condition_shape)
         self._last.build(shape)
 
     def call(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         x = self._first(x)
-        for up, units in self._stages():
+        source = None
+        if self.source is not None:
+            source = self.source(self._told(self._voice(x, condition)))
+        return self._shaped(x, condition, source)
+
+    def follow(
+        self,
+        x: Tensor,
+        waveform: Tensor,
+        condition: Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """As `call`; in training of a source at the pitch of the sound that is to be made.
+
+        Args:
+            x: as for `call`.
+            waveform: `(batch, n * prod(strides))`, that sound.
+            condition: as for `call`.
+            training: whether the source follows it, rather than what is told.
+
+        Returns:
+            what `call` does, and float32 `(batch,)`: the mean over codes of the cross-entropy of
+            whether there is a voice, in nats, and of how far off its pitch is told, in octaves.
+        """
+        assert self.source is not None, "a decoder without a source follows no pitch"
+        pitch = spectral.pitch(waveform, self.source.sample_rate, self.upsampling, LOWEST, HIGHEST)
+        x = self._first(x)
+        voice = self._voice(x, condition)
+        voiced, logit = ops.cast(pitch > 0, "float32"), voice[..., 0]
+        entropy = ops.softplus(logit) - voiced * logit
+        octaves = ops.log2(ops.maximum(pitch, LOWEST) / USUAL)
+        loss = ops.mean(entropy + voiced * ops.abs(voice[..., 1] - octaves), 1)
+        if not training:
+            return self._shaped(x, condition, self.source(self._told(voice))), loss
+        # Anywhere in waves and noise, lest the network learn the noise by heart.
+        shape = (ops.shape(pitch)[0], 2)
+        start = keras.random.randint(shape, 0, 2**31 - 1, "int32", self._seeds)
+        return self._shaped(x, condition, self.source(pitch, start)), loss
+
+    def decode_from(
+        self, x: Tensor, start: Tensor, given: Any, end: Any, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `call`, for a part of a stream.
+
+        Args:
+            x: as for `call`.
+            start: int32 `(batch, 2)`, where waves and noise are at code `given` (see
+                `HarmonicSource`); zeros at the beginning of the stream.
+            given: which code of `x` that is.
+            end: another code of `x`, or the one after its last.
+            condition: as for `call`.
+
+        Returns:
+            what `call` does, of all of `x`, and the `start` of code `end`.
+        """
+        assert self.source is not None, "a decoder without a source needs no start"
+        x = self._first(x)
+        pitch = self._told(self._voice(x, condition))
+        none = ops.zeros_like(start)
+        # Turns wrap around; to the place in the noise a whole round is added.
+        back = start - self.source.after(pitch, none, given)
+        first = ops.stack([back[:, 0], back[:, 1] % self.source.noise_length], 1)
+        then = self.source.after(pitch, first, end)
+        return self._shaped(x, condition, self.source(pitch, first)), then
+
+    def _voice(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        # Codes that are told apart from the speaker shall not learn a pitch: that is the speaker's.
+        if condition is not None:
+            x = ops.stop_gradient(x)
+        for unit in self._listeners:
+            x = unit(x, condition)
+        return self._pitch(snake(x))
+
+    def _told(self, voice: Tensor) -> Tensor:
+        """In Hz, 0 where there is no voice."""
+        # In steps of ten cents, lest rounding, other in a stream than in the whole, add up.
+        octaves = ops.round(voice[..., 1] * 120.0) / 120.0
+        pitch = ops.clip(USUAL * 2.0**octaves, LOWEST, HIGHEST)
+        return ops.stop_gradient(ops.where(voice[..., 0] > 0, pitch, 0.0))
+
+    def _shaped(self, x: Tensor, condition: Tensor | None, source: Tensor | None) -> Tensor:
+        for i, (up, units) in enumerate(self._stages()):
             x = up(snake(x))
+            if source is not None:
+                # A product: how loud each part of the source is, is what codes say.
+                x = x + self._gates[i](x) * self._injected[i](source)
             for unit in units:
                 x = unit(x, condition)
         return self._last(snake(x))
@@ -119,6 +257,8 @@ class ParallelDecoder(keras.layers.Layer):
             "finest_hidden": self.finest_hidden,
             "dilations": self.dilations,
             "causal": self.causal,
+            "sample_rate": self.sample_rate,
+            "seed": self.seed,
         }
 
 
@@ -145,7 +285,11 @@ class ResidualUnit(keras.layers.Layer):
         self.wide.build(x_shape)
         self.narrow.build(x_shape)
         if condition_shape is not None:
-            self.film = keras.layers.Dense(2 * self.channels, dtype=self.dtype_policy)
+            # Scales near 1: of ten units they multiply.
+            small = keras.initializers.VarianceScaling(0.1, "fan_in")
+            self.film = keras.layers.Dense(
+                2 * self.channels, kernel_initializer=small, dtype=self.dtype_policy
+            )
             self.film.build(condition_shape)
 
     def call(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

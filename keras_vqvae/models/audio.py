@@ -149,9 +149,16 @@ class AudioVQVAE(Autoencoder):
         self.num_speakers: Any = num_speakers
         self.burn_in = burn_in
         self._speakers = None
+        self._pitch_tracker: Any = None
+        if self.has_source:
+            self._pitch_tracker = keras.metrics.Mean(name="pitch_loss")
         if num_speakers is not None:
             positive_integer("num_speakers", num_speakers)
-            self._speakers = keras.layers.Embedding(num_speakers, speaker_dim, dtype=dtype)
+            # Of smaller vectors decoders make little at first, and look for the voice in the codes.
+            start = keras.initializers.RandomNormal(stddev=0.3)
+            self._speakers = keras.layers.Embedding(
+                num_speakers, speaker_dim, embeddings_initializer=start, dtype=dtype
+            )
         self._arguments = {
             "sample_rate": sample_rate,
             "downsampling": downsampling,
@@ -198,6 +205,11 @@ class AudioVQVAE(Autoencoder):
     def is_autoregressive(self) -> bool:
         """Whether the decoder draws sample after sample, as a WaveNet does."""
         return isinstance(self.decoder, WaveNetDecoder)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the decoder makes its sound of a `HarmonicSource`."""
+        return getattr(self.decoder, "source", None) is not None
 
     @property
     def grid_shape(self) -> tuple:
@@ -339,10 +351,15 @@ class AudioVQVAE(Autoencoder):
         z = self.encoder(ops.cast(waveform, self.compute_dtype)[..., None], training=training)
         # The quantizer must not see the example that stands in for none.
         quantized, codes, loss = self.quantizer(z[:batch], training=training, return_info=True)
-        outputs = self._decoded(functional.never_empty(quantized), waveform, condition, training)
+        quantized, pitch_loss = functional.never_empty(quantized), {}
+        if self.has_source:
+            made, distance = self.decoder.follow(quantized, waveform, *condition, training=training)
+            outputs, pitch_loss = made[..., 0], {"pitch_loss": distance[:batch]}
+        else:
+            outputs = self._decoded(quantized, waveform, condition, training)
         # In two steps: of both at once TensorFlow does not see the length.
         outputs = outputs[:batch][:, :samples]
-        return {"outputs": outputs, "codes": codes, "quantizer_loss": loss}
+        return {"outputs": outputs, "codes": codes, "quantizer_loss": loss, **pitch_loss}
 
     def _decoded(
         self, quantized: Tensor, waveform: Tensor, condition: list, training: bool = False
@@ -352,7 +369,11 @@ class AudioVQVAE(Autoencoder):
         return self.decoder(quantized, *condition, training=training)[..., 0]
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
-        return self._total_loss(self._reconstruction_loss(x, outputs["outputs"]), outputs)
+        total = self._total_loss(self._reconstruction_loss(x, outputs["outputs"]), outputs)
+        if "pitch_loss" in outputs:
+            self._pitch_tracker.update_state(outputs["pitch_loss"])
+            total = total + outputs["pitch_loss"]
+        return total
 
     def _reconstruction_loss(self, x: Any, outputs: Tensor) -> Tensor:
         parts = x if isinstance(x, dict) else {"waveform": x}
@@ -518,13 +539,29 @@ class AudioVQVAE(Autoencoder):
         return self.quantizer.encode(self.latents(x))
 
     def _decode_parallel(self, data: dict) -> Tensor:
+        batch = ops.shape(data["codes"])[0]
+        quantized, condition = self._decoder_input(data)
+        return _as_sound(self.decoder(quantized, *condition)[:batch])
+
+    def _decode_from(self, data: dict, start: Tensor, given: Any, end: Any) -> tuple:
+        """As `_decode_parallel`, of a decoder with a source: see `ParallelDecoder.decode_from`."""
+        batch = ops.shape(data["codes"])[0]
+        quantized, condition = self._decoder_input(data)
+        start = functional.never_empty(start)
+        made, then = self.decoder.decode_from(quantized, start, given, end, *condition)
+        return _as_sound(made[:batch]), then[:batch]
+
+    def decode_chunk(self, data: dict, start: Any, given: int, end: int) -> tuple:
+        """`_decode_from`, compiled: `data` has `codes` and perhaps `speaker`."""
+        run = self._compiled("decode_chunk", self._decode_from)
+        return run(data, start, np.int32(given), np.int32(end))
+
+    def _decoder_input(self, data: dict) -> tuple[Tensor, list]:
         quantized = ops.cast(self.quantizer.decode(data["codes"]), self.compute_dtype)
-        batch = ops.shape(quantized)[0]
         speaker = data.get("speaker")
         if speaker is not None:
             speaker = functional.never_empty(speaker)
-        made = self.decoder(functional.never_empty(quantized), *self._condition(speaker))
-        return ops.clip(ops.cast(made[:batch, :, 0], "float32"), -1.0, 1.0)
+        return functional.never_empty(quantized), self._condition(speaker)
 
     def generate(
         self,
@@ -595,3 +632,7 @@ class AudioVQVAE(Autoencoder):
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self._arguments}
+
+
+def _as_sound(made: Tensor) -> Tensor:
+    return ops.clip(ops.cast(made[..., 0], "float32"), -1.0, 1.0)

@@ -107,6 +107,7 @@ class Streaming:
         self._codes, self._frames_given = np.zeros((self.batch, 0), "int32"), 0
         if self.model.is_autoregressive:
             self._state = self.model.decoder.initial_state(self.batch)
+        self._source = np.zeros((self.batch, 2), "int32")
 
     @property
     def encode_latency(self) -> int:
@@ -197,7 +198,18 @@ class Streaming:
         codes = ops.convert_to_numpy(codes)
         made = np.zeros((self.batch, 0), "float32")
         if end > start:
-            whole = model.decode(codes, self.speaker, batch_size=self.batch)
+            whole = self._decode_whole(codes, start, end)
             made = whole[:, start * unit : end * unit]
         self._codes, self._frames_given = codes[:, keep:], end - keep
         return made
+
+    def _decode_whole(self, codes: np.ndarray, start: int, end: int) -> np.ndarray:
+        model = self.model
+        if not model.has_source:
+            return model.decode(codes, self.speaker, batch_size=self.batch)
+        data = {"codes": codes}
+        speakers = model._speaker_of_each(self.speaker, self.batch)
+        if speakers is not None:
+            data["speaker"] = speakers
+        made, self._source = model.decode_chunk(data, self._source, start, end)
+        return ops.convert_to_numpy(made)

@@ -24,10 +24,10 @@ def wavenet(**options: Any) -> WaveNetDecoder:
 def make(decoder: str = "wavenet", **options: Any) -> AudioVQVAE:
     dtype = options.get("dtype")
     layer: Any = wavenet(dtype=dtype)
-    if decoder == "parallel":
+    if decoder != "wavenet":
         layer = ParallelDecoder(
             (4, 2), 8, finest_hidden=6, dilations=(1, 2), causal=options.get("causal", False),
-            dtype=dtype,
+            sample_rate=8000 if decoder == "source" else None, seed=0, dtype=dtype,
         )  # fmt: skip
     small = {"downsampling": 8, "hidden": 8, "finest_hidden": 6, "residual_blocks": 1}
     return AudioVQVAE(8000, 16, 4, decoder=layer, **{**small, **options})
@@ -54,7 +54,7 @@ def trained(decoder: str, **options: Any) -> AudioVQVAE:
     return model
 
 
-DECODERS = ["wavenet", "parallel"]
+DECODERS = ["wavenet", "parallel", "source"]
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
