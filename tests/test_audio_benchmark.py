@@ -16,6 +16,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("it measures TensorFlow's SavedModel too", allow_module_level=True)
 
 
+@pytest.mark.long
 def test_audio_benchmark(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     arguments = ["--channels", "4", "--skip-channels", "8", "--dilations", "1", "2", "--repeats"]

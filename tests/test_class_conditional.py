@@ -38,6 +38,7 @@ def run(out: Path) -> subprocess.CompletedProcess:
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.long
 def test_all_results_and_resuming(tmp_path: Path) -> None:
     write_fashion(tmp_path / "cache" / "fashion-mnist")
     out = tmp_path / "run"

@@ -22,6 +22,12 @@ from tests.checks import assert_finite, to_numpy
 
 KINDS = ("ema", "gradient", "prior", "prior_of_classes", "sound_by_wavenet", "sound_in_parallel")
 LOW = ("mixed_bfloat16", "mixed_float16")
+REST = {
+    ("sound_by_wavenet", "mixed_float16"),
+    ("sound_in_parallel", "mixed_bfloat16"),
+    ("gradient", "mixed_bfloat16"),
+    ("prior", "mixed_float16"),
+}
 COUNT, BATCH, EPOCHS = 160, 16, 20  # 200 steps
 
 
@@ -100,8 +106,15 @@ def assert_state_is_float32(quantizer: VectorQuantizer) -> None:
         assert keras.backend.standardize_dtype(tensor.dtype) == "float32"
 
 
-@pytest.mark.parametrize("policy", LOW)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, policy",
+    [
+        # Sound takes longest; of its kinds one with each policy.
+        pytest.param(kind, policy, marks=[pytest.mark.long] if (kind, policy) in REST else [])
+        for kind in KINDS
+        for policy in LOW
+    ],
+)
 def test_200_steps_stay_finite(kind: str, policy: str) -> None:
     model, history, evaluated = trained(kind, policy)
     assert model.compute_dtype == keras.DTypePolicy(policy).compute_dtype != "float32"

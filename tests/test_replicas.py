@@ -14,7 +14,8 @@ SHORT = {
     2: tuple(
         n
         for n in CASES
-        if n not in ("gradient_codebook", "prior_of_maps", "layer_alone", "prior_of_sound")
+        if n in ("prior", "layer_alone_restarts")
+        or (n.startswith(("ema", "sound", "own")) and n != "ema_restarts_empty_replica")
     ),
     4: ("ema_restarts_empty_replica", "gradient_codebook_adapted", "prior_of_classes"),
 }

@@ -82,6 +82,7 @@ def test_fit_evaluate_and_predict_are_those_of_one_device(folder: Path) -> None:
         assert {"logged val_loss", "evaluate loss", "predict 0"} <= set(found), name
 
 
+@pytest.mark.long
 def test_three_workers(folder: Path, tmp_path: Path) -> None:
     for alone in folder.glob("*-alone.npz"):
         shutil.copy(alone, tmp_path)
@@ -136,7 +137,7 @@ def test_keras_still_needs_our_help(folder: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_killed_training_ends_bit_for_bit(tmp_path: Path, workers: int) -> None:
     """SIGKILL of one worker, then of all, then of the chief while it writes a backup."""
     run(tmp_path, workers, "undisturbed")

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.tensorflow
 TRAINED = [name for name in CASES if "adapted" not in name and "replica" not in name]
 
 
-@pytest.mark.parametrize("name", TRAINED)
+SHORT = ("ema_restarts", "gradient_codebook", "prior_of_classes", "sound_by_wavenet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in SHORT else pytest.mark.long) for n in TRAINED]
+)
 def test_training(name: str) -> None:
     """20 steps of SGD, the last batch of an epoch uneven; then `evaluate` and `predict`."""
     case = dataclasses.replace(CASES[name], compare_logs=True)  # wrong on replicas only

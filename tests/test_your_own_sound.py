@@ -35,6 +35,7 @@ def record(folder: Path) -> None:
     (folder / "high" / "broken.wav").write_bytes(b"no sound")
 
 
+@pytest.mark.long
 def test_with_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     folder, out = tmp_path / "recordings", tmp_path / "run"

@@ -150,7 +150,15 @@ class TestResume:
     def test_bit_for_bit(self, tmp_path: Path, stop: int, save_freq: Any) -> None:
         check_resume(tmp_path, vqvae, pipeline, stop, save_freq=save_freq)
 
-    @pytest.mark.parametrize("data", [mapped, rebatched, zipped, concatenated, unseeded])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            mapped,
+            *(pytest.param(f, marks=pytest.mark.long) for f in (rebatched, zipped)),
+            concatenated,
+            unseeded,
+        ],
+    )
     def test_other_finite_data(self, tmp_path: Path, data: Callable) -> None:
         check_resume(tmp_path, vqvae, data, 7, save_freq=2)
 
@@ -160,6 +168,7 @@ class TestResume:
     def test_data_without_end(self, tmp_path: Path, data: Callable, save_freq: Any) -> None:
         check_resume(tmp_path, vqvae, data, 7, save_freq=save_freq, steps_per_epoch=STEPS)
 
+    @pytest.mark.long
     def test_arrays_in_order(self, tmp_path: Path) -> None:
         options = {"batch_size": BATCH, "shuffle": False, "save_freq": 3}
         check_resume(tmp_path, vqvae, lambda: PICTURES, 7, **options)

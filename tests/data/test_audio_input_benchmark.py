@@ -12,6 +12,7 @@ pytestmark = pytest.mark.tensorflow
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "audio_input.py"
 
 
+@pytest.mark.long
 def test_it_measures_every_kind_of_file():
     line = [sys.executable, str(BENCHMARK), "--files", "16", "--seconds", "1.1"]
     done = subprocess.run(

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.tensorflow
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "input.py"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_it_reads_and_draws_the_curve_of_memory():
     line = [sys.executable, str(BENCHMARK), "--data-mib", "4", "--total-gb", "0.02", "--no-store"]

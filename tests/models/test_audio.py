@@ -57,8 +57,16 @@ def trained(decoder: str, **options: Any) -> AudioVQVAE:
 DECODERS = ["wavenet", "parallel", "source"]
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("speakers", [None, 3])
+@pytest.mark.parametrize(
+    "decoder, speakers",
+    [
+        ("wavenet", 3),
+        ("parallel", None),
+        ("source", 3),
+        pytest.param("wavenet", None, marks=pytest.mark.long),
+        pytest.param("parallel", 3, marks=pytest.mark.long),
+    ],
+)
 def test_shared_checks(decoder: str, speakers: int | None, tmp_path: Path) -> None:
     x = data() if speakers else sound()
     model = make(decoder, num_speakers=speakers)
@@ -169,6 +177,9 @@ def test_use(decoder: str) -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_reconstruction_loss(decoder: str) -> None:
     model = trained(decoder)
+    for weight in model.quantizer.weights:
+        if weight.name == "embeddings":  # which after so short a training are much alike
+            weight.assign(floats(weight.shape))
     x = data(6, length=np.array([128, 128, 100, 60, 128, 90], "int32"))
     found = model.reconstruction_loss(x, batch_size=4)
     assert found.shape == (6,)
