@@ -37,7 +37,8 @@ class HarmonicSource(keras.layers.Layer):
     def __init__(
         self, sample_rate: int, upsampling: int, *, harmonics: int = 8, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        # Half precision is too coarse for a pitch, and for turns.
+        super().__init__(autocast=False, **kwargs)
         self.sample_rate = sample_rate
         self.upsampling = upsampling
         self.harmonics = harmonics

@@ -61,7 +61,8 @@ def test_config_and_precision() -> None:
     copy = copy_by_config(layer)
     got = copy(pitches())
     assert keras.backend.standardize_dtype(got.dtype) == "float16" and not copy.weights
-    np.testing.assert_array_equal(to_numpy(got), to_numpy(layer(pitches())))
+    # Only the result is rounded.
+    np.testing.assert_allclose(to_numpy(got), to_numpy(source(harmonics=2)(pitches())), atol=1e-3)
 
 
 def voiced(**options: object) -> ParallelDecoder:
