@@ -118,16 +118,14 @@ class ParallelDecoder(keras.layers.Layer):
 
         Where the source begins (`decode_from`) is told besides.
         """
-        ways = [[self._first]]
-        if self.source is not None:
-            ways.append([self._first, *(unit.wide for unit in self._listeners)])
         before, after = 0, 0
+        if self.source is not None:
+            heard = reach([self._first, *(unit.wide for unit in self._listeners)], 1)
         tail: list = [self._last]
         for i, (up, units) in reversed(list(enumerate(self._stages()))):
             tail = [*(unit.wide for unit in units), *tail]
             if self.source is not None:
                 first, last = reach([self._injected[i], *tail], self.upsampling)
-                heard = reach(ways[1], 1)
                 before = max(before, -(first // self.upsampling) - heard[0])
                 after = max(after, last // self.upsampling + heard[1])
             tail = [up, *tail]

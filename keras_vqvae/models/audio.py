@@ -71,10 +71,11 @@ class AudioVQVAE(Autoencoder):
     `call` takes waveforms, or a dict of `waveform`, `speaker` (int32 `(batch,)`, where there are
     speakers) and, where examples are padded, `length` (int32 `(batch,)`, in samples). It returns a
     dict: `outputs`, parameters `(batch, samples, num_outputs)` of the likelihood with a WaveNet,
-    else waveforms; `codes`, int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`.
+    else waveforms; `codes`, int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`;
+    and `pitch_loss`, `(batch,)`, of a decoder with a source of voices (`ParallelDecoder.follow`).
 
-    Logs `loss = reconstruction_loss + quantizer_loss`, the former in nats a sample (a bit is 0.69)
-    with a WaveNet, else the distance of spectra; and how codes are used.
+    Logs `loss = reconstruction_loss + quantizer_loss (+ pitch_loss)`, the first in nats a sample
+    (a bit is 0.69) with a WaveNet, else the distance of spectra; and how codes are used.
     """
 
     _loss_cure = "Another distance of spectra is another decoder's"
