@@ -169,6 +169,36 @@ def sample_rows(
     return cache, ops.transpose(codes, (1, 0, 2))
 
 
+def sample_frames(
+    model: Any, past: Tensor, actions: Tensor, given: Positions, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Draws the codes of frames, one after the other.
+
+    Args:
+        model: has `begin_frame(past, action)`, which gives the cache that the methods of
+            `model.frame_sampler()` (those that this module's docstring names) need for a frame.
+        past: int32 `(batch, time, rows, columns)`, the codes of the frames before.
+        actions: `(batch, frames, any)`, what is done in the frame before each.
+        given: of these frames, `(frames, batch, rows, columns)`.
+        options: scalars or scalar tensors.
+
+    Returns:
+        the codes of the last frames, as many as were given as `past`, and those of the drawn ones,
+        int32 `(batch, frames, rows, columns)`.
+    """
+    sampler = model.frame_sampler()
+
+    def one(past: Tensor, x: tuple) -> tuple:
+        action, given = x
+        cache = model.begin_frame(past, action)
+        # There is no row before the first: what is given for it is not looked at.
+        _, codes = sample_rows(sampler, cache, past[:, -1, 0], 0, given, options)
+        return ops.concatenate([past[:, 1:], codes[:, None]], 1), codes
+
+    past, codes = backend.scan(one, past, (ops.swapaxes(actions, 0, 1), given))
+    return past, ops.swapaxes(codes, 0, 1)
+
+
 def given_positions(grid_shape: tuple, n: Any, seed: Any) -> Positions:
     """Uniform numbers for `n` examples of a grid, and no code known.
 
@@ -184,6 +214,26 @@ def given_positions(grid_shape: tuple, n: Any, seed: Any) -> Positions:
     columns = grid_shape[-1]
     shape = (n, math.prod(grid_shape[:-1]), columns)
     u = backend.uniforms(shape, seed)
+    known = ops.zeros_like(u, dtype="int32")
+    return Positions(u, known, known > 0)
+
+
+def given_frames(grid_shape: tuple, frames: Any, examples: Any, seed: Any) -> Positions:
+    """Uniform numbers for frames of codes, and no code known.
+
+    Args:
+        grid_shape: (rows, columns) of a frame's codes.
+        frames: int32 `(frames,)`, the frames' numbers.
+        examples: int32 `(batch,)`, the examples' numbers, below 65,536.
+        seed: an integer, or an integer scalar tensor.
+
+    Returns:
+        tensors `(frames, batch, rows, columns)`. What a frame of an example gets depends on the
+        seed and the two numbers alone.
+    """
+    rows = ops.cast(frames, "int32")[:, None] * 65536 + ops.cast(examples, "int32")[None]
+    u = backend.uniforms_by_row(grid_shape, seed, ops.reshape(rows, (-1,)))
+    u = ops.reshape(u, (ops.shape(rows)[0], -1, *grid_shape))
     known = ops.zeros_like(u, dtype="int32")
     return Positions(u, known, known > 0)
 

@@ -5,8 +5,8 @@ int32 labels and actions. Scaling is left to the models.
 
 Pictures and records are here; sound is in `keras_vqvae.data.audio`, and speech that needs no
 account in `keras_vqvae.data.debian_speech` (recorded) and `keras_vqvae.data.flite` (synthetic, with
-the times of phones). These, and the recorder of first-person video, `keras_vqvae.data.record`, are
-loaded when they are first used.
+the times of phones); video with actions is in `keras_vqvae.data.video`. These, and the recorder of
+first-person video, `keras_vqvae.data.record`, are loaded when they are first used.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from keras_vqvae.data.records_writer import write_records
 from keras_vqvae.data.worker import this_worker
 
 _RECORDER_NAMES = ("ACTIONS", "HELD_OUT_MAPS", "TRAINING_MAPS", "Recording", "record")
-_MODULES = ("audio", "debian_speech", "flite")
+_MODULES = ("audio", "debian_speech", "flite", "video")
 
 __all__ = [
     "cache_dir",

@@ -45,9 +45,9 @@ def encode_to_records(
     count = int(data.cardinality()) if is_dataset else len(data)
     if is_dataset and count == tf.data.INFINITE_CARDINALITY:
         raise ValueError("`data` is an endless dataset: `take` as many batches as are wanted.")
-    fingerprint = _fingerprint(vqvae, count)
+    of_what = fingerprint(vqvae, count)
     if is_finished(folder):
-        if read_sidecar(folder).get("fingerprint") == fingerprint:
+        if read_sidecar(folder).get("fingerprint") == of_what:
             return
         raise ValueError(
             f"`folder` {folder} holds the codes of another model or other data, or other records: "
@@ -57,7 +57,7 @@ def encode_to_records(
     stored = {"codes" if labelled else ALONE: "uint16" if vqvae.num_codes <= 65536 else "int32"}
     total = None if is_dataset else count
     rows = _rows(vqvae, data if is_dataset else _slices(data))
-    write(rows, folder, num_files, total=total, stored=stored, fingerprint=fingerprint)
+    write(rows, folder, num_files, total=total, stored=stored, fingerprint=of_what)
 
 
 def _slices(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -73,7 +73,7 @@ def _rows(vqvae: Any, batches: Any) -> Iterator[dict[str, np.ndarray]]:
         yield from rows_of_batch({"codes": codes, "condition": labels[0]} if labels else codes)
 
 
-def _fingerprint(vqvae: Any, count: int) -> str:
+def fingerprint(vqvae: Any, count: int) -> str:
     """Of what decides the codes: the networks' weights, and how much data there is.
 
     `count` is a number of pictures, or of batches, below zero where it is not known.

@@ -4,6 +4,7 @@ from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose,
 from keras_vqvae.layers.harmonic_source import HarmonicSource
 from keras_vqvae.layers.masked_conv import GatedMaskedConv2D
 from keras_vqvae.layers.parallel_decoder import ParallelDecoder
+from keras_vqvae.layers.past_frames import PastFrames
 from keras_vqvae.layers.residual import ConvDecoder, ConvEncoder, ResidualStack
 from keras_vqvae.layers.spectrogram_encoder import SpectrogramEncoder
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
@@ -17,6 +18,7 @@ __all__ = [
     "GatedMaskedConv2D",
     "HarmonicSource",
     "ParallelDecoder",
+    "PastFrames",
     "ResidualStack",
     "SpectrogramEncoder",
     "VectorQuantizer",

@@ -6,6 +6,7 @@ from keras_vqvae.models.autoregressive import Autoregressive
 from keras_vqvae.models.image import ImageVQVAE
 from keras_vqvae.models.pixelcnn import PixelCNN
 from keras_vqvae.models.streaming import Streaming
+from keras_vqvae.models.video import VideoPredictor
 from keras_vqvae.models.vqvae import VQVAE
 from keras_vqvae.models.wavenet import WaveNet, WaveNetDecoder
 
@@ -17,6 +18,7 @@ __all__ = [
     "ImageVQVAE",
     "PixelCNN",
     "Streaming",
+    "VideoPredictor",
     "WaveNet",
     "WaveNetDecoder",
 ]

@@ -240,7 +240,7 @@ class Autoregressive(Model):
             prompt = self._flat_prompt(prompt, n, math.prod(grid))
             given = prompt.shape[1]
             known[:, :given], keep[:, :given] = prompt, True
-        options = self._options(temperature, top_k, top_p)
+        options = checked_options(self.num_codes, temperature, top_k, top_p)
         return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
 
     def _grid_of(self, length: int | None) -> tuple:
@@ -299,7 +299,7 @@ class Autoregressive(Model):
         grid = codes.shape[1:]
         flat = (len(codes), math.prod(grid))
         keep = np.broadcast_to(mask, codes.shape).reshape(flat)
-        options = self._options(temperature, top_k, top_p)
+        options = checked_options(self.num_codes, temperature, top_k, top_p)
         known = codes.astype("int32").reshape(flat)
         return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
 
@@ -320,29 +320,6 @@ class Autoregressive(Model):
         check_codes(prompt, (prompt.shape[1],), self.num_codes, "prompt")
         return prompt
 
-    def _options(self, temperature: Any, top_k: Any, top_p: Any) -> sampling.Options:
-        # Smaller ones are 0 in float32.
-        if not _is_number(temperature) or not np.finfo("float32").tiny <= temperature < np.inf:
-            raise ValueError(f"temperature must be positive (and a number), got {temperature!r}")
-        if top_k is not None and (not _is_integer(top_k) or top_k < 1):
-            raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}")
-        if not _is_number(top_p) or not 0 < top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {top_p!r}")
-        return sampling.Options(
-            np.float32(temperature),
-            np.int32(min(top_k or self.num_codes, self.num_codes)),
-            np.float32(top_p),
-        )
-
-    def check_weights(self) -> None:
-        """Raises `ValueError` where a weight is NaN or infinite: all samples would be code 0."""
-        if not bool(ops.convert_to_numpy(self._compiled("finite", self._weights_are_finite)())):
-            raise ValueError(f"weights of {self.name} are not finite: training has diverged")
-
-    def _weights_are_finite(self) -> Tensor:
-        finite = [ops.all(ops.isfinite(ops.convert_to_tensor(weight))) for weight in self.weights]
-        return ops.all(ops.stack(finite)) if finite else ops.convert_to_tensor(True)
-
     def _draw(
         self,
         known: np.ndarray,
@@ -362,9 +339,7 @@ class Autoregressive(Model):
         n = len(known)
         condition = self._conditions(condition, n)
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
-        seed = random.getrandbits(31) if seed is None else seed
-        if not _is_integer(seed) or not -(2**31) <= seed < 2**31:
-            raise ValueError(f"seed must be an integer of 32 bits or None, got {seed!r}")
+        seed = checked_seed(seed)
         self.check_weights()
         if n == 0:
             return np.zeros((0, *grid), "int32")
@@ -448,6 +423,30 @@ class Autoregressive(Model):
             "num_classes": self.num_classes,
             "condition_channels": self.condition_channels,
         }
+
+
+def checked_options(num_codes: int, temperature: Any, top_k: Any, top_p: Any) -> sampling.Options:
+    """What to sample by; raises `ValueError` where an argument is out of its range."""
+    # Smaller ones are 0 in float32.
+    if not _is_number(temperature) or not np.finfo("float32").tiny <= temperature < np.inf:
+        raise ValueError(f"temperature must be positive (and a number), got {temperature!r}")
+    if top_k is not None and (not _is_integer(top_k) or top_k < 1):
+        raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}")
+    if not _is_number(top_p) or not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p!r}")
+    return sampling.Options(
+        np.float32(temperature),
+        np.int32(min(top_k or num_codes, num_codes)),
+        np.float32(top_p),
+    )
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed, or one at random for None; raises `ValueError` where it is no 32-bit integer."""
+    seed = random.getrandbits(31) if seed is None else seed
+    if not _is_integer(seed) or not -(2**31) <= seed < 2**31:
+        raise ValueError(f"seed must be an integer of 32 bits or None, got {seed!r}")
+    return int(seed)
 
 
 def _is_integer(x: Any) -> bool:

@@ -241,6 +241,15 @@ class Model(keras.Model):
                 f"dataset of (x, y) pairs fit({self._pairs_cure})"
             )
 
+    def check_weights(self) -> None:
+        """Raises `ValueError` where a weight is NaN or infinite: all samples would be code 0."""
+        if not bool(ops.convert_to_numpy(self._compiled("finite", self._weights_are_finite)())):
+            raise ValueError(f"weights of {self.name} are not finite: training has diverged")
+
+    def _weights_are_finite(self) -> Tensor:
+        finite = [ops.all(ops.isfinite(ops.convert_to_tensor(weight))) for weight in self.weights]
+        return ops.all(ops.stack(finite)) if finite else ops.convert_to_tensor(True)
+
     def _in_batches(self, name: str, fn: Callable, data: Any, batch_size: int) -> Any:
         """Runs `fn`, compiled once under `name`, on a tensor, an array or a dataset.
 

@@ -1,0 +1,419 @@
+"""Episodes of video with actions, and windows of them to train on.
+
+An `Episode` is what was seen without a break: frames, and what was done in each. `windows` cuts
+them into examples for `VideoPredictor.fit`, none of which crosses the end of an episode:
+
+```python
+episodes = video.episodes_of(record())                 # or read_folder, read_records, read_tfds
+train = video.windows(video.encode(vqvae, episodes), 16, batch_size=8, seed=0, repeat=True)
+predictor.fit(train, steps_per_epoch=500, epochs=20)   # {"codes", "actions"}
+```
+
+`encode` is for speed: codes are made once, and training does not see the frames again.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vqvae.data.codes import fingerprint
+from keras_vqvae.data.order import Order, is_integer
+from keras_vqvae.data.records import from_records
+from keras_vqvae.data.vizdoom_recorder import Recording
+
+_VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What was seen without a break, and what was done.
+
+    Attributes:
+        frames: uint8 `(n, height, width, channels)`, or integer codes `(n, height, width)`.
+        actions: what was done in each frame and led to the next: `(n,)` integers, `(n, buttons)`
+            integers, `(n, any)` floats; None where nothing is known. The last one counts for
+            nothing.
+        name: where it is from, for messages.
+
+    Raises:
+        ValueError: the arrays do not fit, or actions hold NaN.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        frames, actions, name = self.frames, self.actions, self.name or "an episode"
+        is_video = frames.ndim == 4 and frames.dtype == np.uint8
+        is_codes = frames.ndim == 3 and frames.dtype.kind in "iu"
+        if not is_video and not is_codes:
+            raise ValueError(
+                f"{name}: frames must be uint8 (n, height, width, channels), or integer codes "
+                f"(n, height, width), got {frames.dtype} of shape {frames.shape}."
+            )
+        if actions is None:
+            return
+        if actions.ndim not in (1, 2) or len(actions) != len(frames):
+            raise ValueError(
+                f"{name}: actions must be one for each of the {len(frames)} frames, got shape "
+                f"{actions.shape}."
+            )
+        if actions.dtype.kind not in "iufb" or (actions.ndim == 1 and actions.dtype.kind == "f"):
+            raise ValueError(
+                f"{name}: actions must be integers (n,), integers or floats (n, any), got "
+                f"{actions.dtype} of shape {actions.shape}."
+            )
+        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+            raise ValueError(f"{name}: actions must be finite, got NaN or infinity.")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def windows(
+    episodes: Sequence[Episode],
+    length: int,
+    batch_size: int = 32,
+    *,
+    every: int = 1,
+    seed: int | None = None,
+    repeat: bool = False,
+    shard: tuple[int, int] | None = None,
+) -> tf.data.Dataset:
+    """Batches of windows of `length` consecutive frames of one episode.
+
+    Args:
+        episodes: all of frames, or all of codes, of one size, and all with actions or none.
+        length: frames in a window: the context of a `VideoPredictor`, and those to be predicted.
+        batch_size: windows in a batch.
+        every: frames from one window's beginning to the next one's.
+        seed: None for the order given, an integer to reshuffle for each epoch.
+        repeat: whether to go on without end; batches then run across the borders of epochs.
+        shard: `(index, count)` for this worker's part of every batch, or None for all of it.
+
+    Returns:
+        A dataset of dicts: `frames`, uint8 `(batch, length, height, width, channels)`, or `codes`,
+        int32 `(batch, length, height, width)`; and, where there are any, `actions`, int32 or
+        float32 `(batch, length, ...)`. With a seed it has `start_at`, as described in
+        `keras_vqvae.data.images`.
+
+    Raises:
+        ValueError: episodes differ in size or kind, none is long enough, or an argument is out of
+            range. Episodes that are shorter than a window are left out, with a warning that counts
+            them.
+    """
+    for name, value in (("length", length), ("every", every)):
+        if not is_integer(value, 1):
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+    episodes = list(episodes)
+    _check_alike(episodes)
+    lengths = np.array([len(episode) for episode in episodes])
+    short = int(np.sum(lengths < length))
+    if short == len(episodes):
+        raise ValueError(
+            f"`episodes`: all {short} are shorter than a window of {length} frames; the longest "
+            f"has {lengths.max()}."
+        )
+    if short:
+        warnings.warn(
+            f"{short} of {len(episodes)} episodes are shorter than a window of {length} frames, "
+            "and are left out",
+            stacklevel=2,
+        )
+    first = np.cumsum(lengths) - lengths
+    starts = np.concatenate(
+        [
+            np.arange(begin, begin + n - length + 1, every)
+            for begin, n in zip(first, lengths, strict=True)
+        ]
+    )
+    is_codes = episodes[0].frames.ndim == 3
+    parts = {"codes" if is_codes else "frames": np.concatenate([e.frames for e in episodes])}
+    if episodes[0].actions is not None:
+        actions = np.concatenate([e.actions for e in episodes])
+        parts["actions"] = actions.astype("float32" if actions.dtype.kind == "f" else "int32")
+    # The data stays in host memory however large it is; windows are cut out of it.
+    with tf.device("CPU"):
+        whole = {name: tf.convert_to_tensor(_small(array)) for name, array in parts.items()}
+
+    def cut(start: tf.Tensor) -> dict:
+        return {
+            name: _as_int(name, tensor[start : start + length]) for name, tensor in whole.items()
+        }
+
+    def shaped(start: tf.Tensor) -> dict:
+        return {
+            name: tf.ensure_shape(x, (length, *whole[name].shape[1:]))
+            for name, x in cut(start).items()
+        }
+
+    order = Order(len(starts), batch_size, seed, repeat, shard)
+    rows = order.elements(tf.data.Dataset.from_tensor_slices(starts))
+    return order.finish(rows.map(shaped, tf.data.AUTOTUNE).batch(batch_size))
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    """Codes in as few bytes as hold them."""
+    if array.ndim == 3 and array.dtype.kind in "iu" and array.size and array.max() < 65536:
+        return array.astype("uint16")
+    return array
+
+
+def _as_int(name: str, x: tf.Tensor) -> tf.Tensor:
+    return tf.cast(x, tf.int32) if name == "codes" else x
+
+
+def _check_alike(episodes: list[Episode]) -> None:
+    if not episodes:
+        raise ValueError("`episodes` must not be empty.")
+
+    def kind(episode: Episode) -> tuple:
+        actions = episode.actions
+        of_actions = None if actions is None else (actions.dtype.kind == "f", actions.shape[1:])
+        return episode.frames.shape[1:], of_actions
+
+    for number, episode in enumerate(episodes):
+        if kind(episode) != kind(episodes[0]):
+            raise ValueError(
+                f"`episodes`: {episode.name or f'number {number}'} has frames of "
+                f"{episode.frames.shape[1:]} and actions {_of(episode.actions)}, but "
+                f"{episodes[0].name or 'the first'} has {episodes[0].frames.shape[1:]} and "
+                f"{_of(episodes[0].actions)}."
+            )
+
+
+def _of(actions: np.ndarray | None) -> str:
+    return "none" if actions is None else f"{actions.dtype} {actions.shape[1:]}"
+
+
+def episodes_of(recording: Recording) -> list[Episode]:
+    """The episodes of a recording of ViZDoom, views of its arrays."""
+    starts = np.flatnonzero(recording.episode_starts)
+    ends = [*starts[1:], len(recording.frames)]
+    return [
+        Episode(
+            recording.frames[start:end],
+            recording.actions[start:end],
+            f"{recording.maps[recording.map_ids[start]]}, frame {start}",
+        )
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def encode(
+    vqvae: Any, episodes: Sequence[Episode], path: str | os.PathLike | None = None
+) -> list[Episode]:
+    """The episodes with codes for frames.
+
+    Args:
+        vqvae: a built `VQVAE` of frames of their size.
+        episodes: of frames.
+        path: a file to keep the codes in, and to take them from if it is there and is of the same
+            weights and as many frames; else it is written anew.
+
+    Raises:
+        ValueError: the frames are none of `vqvae`'s.
+    """
+    episodes = list(episodes)
+    _check_alike(episodes)
+    total = sum(map(len, episodes))
+    of_what = fingerprint(vqvae, total)
+    file = pathlib.Path(path) if path is not None else None
+    codes = _kept(file, of_what) if file is not None else None
+    if codes is None:
+        codes = _encoded(vqvae, episodes, total)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_name(f".{file.name}.unfinished.npz")
+            np.savez(unfinished, codes=codes, fingerprint=of_what)
+            unfinished.replace(file)
+    ends = np.cumsum([len(episode) for episode in episodes])[:-1]
+    return [
+        dataclasses.replace(episode, frames=part)
+        for episode, part in zip(episodes, np.split(codes, ends), strict=True)
+    ]
+
+
+def _encoded(vqvae: Any, episodes: list[Episode], total: int) -> np.ndarray:
+    parts = []
+    bar = keras.utils.Progbar(total, unit_name="frame")
+    for episode in episodes:
+        for start in range(0, len(episode), _BATCH):
+            frames = episode.frames[start : start + _BATCH]
+            # The end is filled up: another size would be compiled anew.
+            padded = np.concatenate([frames, np.repeat(frames[-1:], _BATCH - len(frames), 0)])
+            codes = keras.ops.convert_to_numpy(vqvae.encode(padded, batch_size=_BATCH))
+            parts.append(_small(codes[: len(frames)]))
+            bar.add(len(frames))
+    return np.concatenate(parts)
+
+
+def _kept(file: pathlib.Path, of_what: str) -> np.ndarray | None:
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["codes"] if str(arrays["fingerprint"]) == of_what else None
+    except Exception as error:  # whatever a damaged file may raise: it is made again
+        warnings.warn(
+            f"the codes in {file} cannot be read and are made again: {error}", stacklevel=3
+        )
+        return None
+
+
+# Episodes from files.
+
+
+def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = None) -> list:
+    """The episodes in a folder and all folders below it, one a file, sorted by path.
+
+    - `.npz` files with arrays `frames` and, if there are any, `actions`, as `Episode` has them;
+    - videos (MP4 and others that ffmpeg reads), with the actions in a CSV file of the same name:
+      a line for each frame, of one integer, or several numbers, under a heading. Videos need
+      `pip install "keras_vqvae[examples]"`.
+
+    Args:
+        folder: where the files are.
+        image_size: (height, width) that videos are scaled to; None for their own.
+
+    Raises:
+        ValueError: there are none, or one cannot be read or is no such episode. The message names
+            the file.
+    """
+    folder = pathlib.Path(folder)
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in (".npz", *_VIDEOS) and not file.name.startswith(".")
+    )
+    if not files:
+        raise ValueError(
+            f"`folder` {folder} has no episodes: no .npz file and no video ({', '.join(_VIDEOS)})."
+        )
+    return [
+        _read_npz(file) if file.suffix.lower() == ".npz" else _read_video(file, image_size)
+        for file in files
+    ]
+
+
+def _read_npz(file: pathlib.Path) -> Episode:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            names = set(arrays.files)
+            frames = arrays["frames"]
+            actions = arrays["actions"] if "actions" in names else None
+    except KeyError as error:
+        raise ValueError(f"{file} has no array `frames`, but {sorted(names)}.") from error
+    except Exception as error:  # whatever a damaged file may raise
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    return Episode(frames, actions, str(file))
+
+
+def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episode:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ImportError(
+            'Videos need imageio-ffmpeg: pip install "keras_vqvae[examples]"'
+        ) from error
+    options = []
+    if image_size is not None:
+        height, width = image_size
+        options = ["-vf", f"scale={width}:{height}:flags=area"]
+    reader = imageio_ffmpeg.read_frames(str(file), pix_fmt="rgb24", output_params=options)
+    try:
+        width, height = next(reader)["size"]
+        if image_size is not None:
+            height, width = image_size
+        raw = list(reader)
+    except (OSError, RuntimeError, StopIteration, KeyError) as error:
+        raise ValueError(f"{file} cannot be read as a video: {str(error)[-300:]}") from error
+    frames = np.frombuffer(b"".join(raw), np.uint8).reshape(-1, height, width, 3)
+    table = file.with_suffix(".csv")
+    return Episode(frames, _read_actions(table) if table.exists() else None, str(file))
+
+
+def _read_actions(table: pathlib.Path) -> np.ndarray:
+    with open(table, newline="") as stream:
+        rows = list(csv.reader(stream))[1:]
+    try:
+        values = np.array([[float(cell) for cell in row] for row in rows], "float32")
+    except ValueError as error:
+        raise ValueError(
+            f"{table} must have a heading and a line of numbers a frame: {error}"
+        ) from error
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"{table} must have a heading and equally many numbers in each line.")
+    if all(cell.strip().lstrip("+-").isdigit() for row in rows for cell in row):
+        values = values.astype("int32")
+    return values[:, 0] if values.shape[1] == 1 and values.dtype == np.int32 else values
+
+
+def read_records(folder: str | os.PathLike) -> list[Episode]:
+    """The episodes that `write_records` wrote: examples `{"frames", "actions"}` or `{"frames"}`.
+
+    Raises:
+        ValueError: as `from_records`, or the examples are no episodes.
+    """
+    examples = from_records(folder, batch_size=None)
+    if not isinstance(examples.element_spec, dict) or "frames" not in examples.element_spec:
+        raise ValueError(f"the examples in {folder} are no episodes: they have no `frames`.")
+    return [
+        Episode(example["frames"], example.get("actions"), f"{folder}, example {number}")
+        for number, example in enumerate(examples.as_numpy_iterator())
+    ]
+
+
+def read_tfds(
+    name: str,
+    split: str,
+    *,
+    image: str = "image",
+    action: str | None = "action",
+    data_dir: str | os.PathLike | None = None,
+) -> list[Episode]:
+    """The episodes of one of the TensorFlow Datasets in the format RLDS.
+
+    There an example is an episode with `steps`, each with an `observation`, a dict or a picture,
+    and an `action`.
+
+    Args:
+        name: as TensorFlow Datasets has it.
+        split: for example `"train[:100]"`.
+        image: the picture's name in the observation.
+        action: the action's name in a step; None to leave it out.
+        data_dir: where the data sets are kept.
+
+    Raises:
+        ImportError: TensorFlow Datasets is not installed.
+        ValueError: the data set is not of that format, or its arrays are no episodes.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError("`read_tfds` needs `pip install tensorflow-datasets`.") from error
+    examples = tfds.load(name, split=split, data_dir=data_dir)
+    if "steps" not in examples.element_spec:
+        raise ValueError(f"{name} is not in the format RLDS: its examples have no `steps`.")
+    found = []
+    for number, example in enumerate(examples):
+        steps = list(example["steps"].as_numpy_iterator())
+        observations = [step["observation"] for step in steps]
+        frames = np.stack([o[image] if isinstance(o, dict) else o for o in observations])
+        actions = np.stack([step[action] for step in steps]) if action is not None else None
+        if actions is not None and actions.dtype.kind == "f":
+            actions = actions.astype("float32")
+        found.append(Episode(frames, actions, f"{name}, episode {number}"))
+    return found

@@ -1,0 +1,85 @@
+"""What past frames and an action say about the next frame."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_vqvae.backend import Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae")
+class PastFrames(keras.layers.Layer):
+    """Maps for the next frame, of the frames before it and of the action taken in the last.
+
+    A convolution over all the past frames at once (a causal one in time, as wide as there are
+    frames), then gated residual blocks, `x + W (tanh(W_f * x + V_f a) ⊙ sigmoid(W_g * x + V_g a))`,
+    in which the action a opens and closes gates: so different actions move the picture differently.
+    Each place has a vector of its own: going forward moves the left of a picture to the left and
+    the right of it to the right.
+
+    Args:
+        filters: channels of the output.
+        dilations: of the blocks, each with a window of 3×3.
+
+    `call(frames, action=None)` takes `(batch, time, height, width, channels)`, and `(batch, any)`
+    floats or None; it gives `(batch, height, width, filters)`.
+    """
+
+    def __init__(self, filters: int, dilations: tuple = (1, 2, 4, 1, 2, 4), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.dilations = tuple(dilations)
+        dtype = self.dtype_policy
+        self._first = keras.layers.Conv2D(filters, 3, padding="same", dtype=dtype)
+        self._wide = [
+            keras.layers.Conv2D(2 * filters, 3, padding="same", dilation_rate=d, dtype=dtype)
+            for d in self.dilations
+        ]
+        self._narrow = [keras.layers.Dense(filters, dtype=dtype) for _ in self.dilations]
+        self._actions: list = []
+
+    def build(self, frames_shape: tuple, action_shape: tuple | None = None) -> None:
+        if len(frames_shape) != 5 or None in frames_shape[1:]:
+            raise ValueError(
+                f"frames of {self.name} must be (batch, time, height, width, channels), all but "
+                f"the batch known, got {tuple(frames_shape)}"
+            )
+        _, time, height, width, channels = frames_shape
+        self._places = self.add_weight(
+            name="places", shape=(height, width, self.filters), initializer="zeros"
+        )
+        self._first.build((None, height, width, time * channels))
+        for wide, narrow in zip(self._wide, self._narrow, strict=True):
+            wide.build((None, height, width, self.filters))
+            narrow.build((None, height, width, self.filters))
+        if action_shape is not None:
+            self._actions = [
+                keras.layers.Dense(2 * self.filters, use_bias=False, dtype=self.dtype_policy)
+                for _ in self.dilations
+            ]
+            for dense in self._actions:
+                dense.build(action_shape)
+
+    def call(self, frames: Tensor, action: Tensor | None = None) -> Tensor:
+        if (action is None) != (not self._actions):
+            was = "with" if self._actions else "without"
+            raise ValueError(f"{self.name} was built {was} an action, and is called otherwise")
+        _, time, height, width, channels = frames.shape
+        stacked = ops.reshape(
+            ops.transpose(frames, (0, 2, 3, 1, 4)), (-1, height, width, time * channels)
+        )
+        x = self._first(stacked) + ops.cast(self._places, self.compute_dtype)
+        for number, (wide, narrow) in enumerate(zip(self._wide, self._narrow, strict=True)):
+            gates = wide(x)
+            if action is not None:
+                gates = gates + self._actions[number](action)[:, None, None]
+            signal, gate = ops.split(gates, 2, -1)
+            x = x + narrow(ops.tanh(signal) * ops.sigmoid(gate))
+        return ops.relu(x)
+
+    def compute_output_shape(self, frames_shape: tuple, action_shape: tuple | None = None) -> tuple:
+        return (frames_shape[0], *frames_shape[2:4], self.filters)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "filters": self.filters, "dilations": self.dilations}

@@ -1,0 +1,459 @@
+"""Prediction of video in the space of codes, given actions."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae import backend, functional, sampling
+from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.past_frames import PastFrames
+from keras_vqvae.models.autoregressive import CODES_A_CALL, checked_options, checked_seed
+from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.pixelcnn import PixelCNN
+from keras_vqvae.models.progress import Progress
+from keras_vqvae.models.vqvae import VQVAE
+
+ACTIONS = ("discrete", "buttons", "continuous")
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae")
+class VideoPredictor(Model):
+    """Predicts the codes of the next frames from those of past ones and from actions.
+
+    van den Oord et al. 2017, "Neural Discrete Representation Learning", section 4.4: from the codes
+    of six frames and a sequence of actions those of the next frames, without ever going back to
+    pixels. A frame's codes are drawn by a `PixelCNN`, conditioned on maps that `PastFrames` makes
+    of the codes of the `context_frames` frames before and of the action.
+
+    ```python
+    predictor = VideoPredictor(vqvae, num_actions=3)
+    predictor.compile("adam")
+    predictor.fit({"frames": windows, "actions": actions})    # uint8 (n, 16, 64, 64, 3), (n, 16)
+    future = predictor.predict_frames(context, actions)       # (n, 6, ...), (n, 10) -> (n, 10, ...)
+    ```
+
+    `actions[t]` is what is done in frame t, and leads to frame t + 1: frame t depends on the
+    actions before t and on no later one.
+
+    Args:
+        vqvae: a trained `VQVAE` of frames, with one code a place. It is frozen
+            (`vqvae.trainable = False`) and is saved with the predictor.
+        num_actions: number of actions, of buttons or of entries of the vectors; 0 for none.
+        actions: "discrete", one of `num_actions` a frame, int32 `(batch, frames)`; "buttons", of
+            which several may be down at once, int32 0 or 1 `(batch, frames, num_actions)`; or
+            "continuous", float32 vectors `(batch, frames, num_actions)`, best of about unit size.
+        context_frames: how many past frames a prediction sees.
+        hidden: channels of the layers.
+        past_dilations: of the blocks of `PastFrames`.
+        num_layers: of the `PixelCNN`.
+        kernel_size: of the `PixelCNN`.
+
+    `call` takes a dict of `frames` (uint8 `(batch, time, height, width, channels)`) or of `codes`
+    (int32 `(batch, time, *grid_shape)`, made once by `vqvae.encode`), and of `actions` where there
+    are any, for as many frames; `time` must be known, and more than `context_frames`. Without
+    actions `frames` or `codes` alone do. It gives a dict: `outputs`, logits `(batch, time -
+    context_frames, *grid_shape, num_codes)` of the frames after the first `context_frames`, and
+    their `codes`.
+
+    Logs the `loss` in bits per code, and `bits_per_frame`.
+    """
+
+    _pairs_cure = 'dataset.map(lambda frames, actions: {"frames": frames, "actions": actions})'
+
+    def __init__(
+        self,
+        vqvae: VQVAE,
+        num_actions: int = 0,
+        *,
+        actions: str = "discrete",
+        context_frames: int = 6,
+        hidden: int = 128,
+        past_dilations: tuple = (1, 2, 4, 1, 2, 4),
+        num_layers: int = 8,
+        kernel_size: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(vqvae, VQVAE) or not vqvae.built or len(vqvae.grid_shape) != 2:
+            raise ValueError(f"vqvae must be a built VQVAE of frames with 2-D codes, got {vqvae!r}")
+        if actions not in ACTIONS:
+            raise ValueError(f"actions must be one of {', '.join(ACTIONS)}, got {actions!r}")
+        if isinstance(num_actions, bool) or not isinstance(num_actions, int) or num_actions < 0:
+            raise ValueError(f"num_actions must be an integer of at least 0, got {num_actions!r}")
+        # Codes and frames are integers, and stay so.
+        super().__init__(autocast=False, **kwargs)
+        # Keras ignores what is said already, as of a loaded model, though of its layers it is not.
+        vqvae.trainable = True
+        vqvae.trainable = False
+        self.vqvae = vqvae
+        self.num_actions = num_actions
+        self.actions = actions
+        self.context_frames = positive_integer("context_frames", context_frames)
+        self._arguments = {
+            "hidden": hidden,
+            "past_dilations": past_dilations,
+            "num_layers": num_layers,
+            "kernel_size": kernel_size,
+        }
+        dtype = self.dtype_policy
+        self._past = PastFrames(hidden, past_dilations, dtype=dtype)
+        self.frame_model = PixelCNN(
+            vqvae.grid_shape,
+            vqvae.num_codes,
+            condition_channels=hidden,
+            hidden=hidden,
+            num_layers=num_layers,
+            kernel_size=kernel_size,
+            dtype=dtype,
+        )
+        self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
+        codes = keras.KerasTensor((None, *self.grid_shape), "int32")
+        vector = tuple(vqvae.quantizer.decode(codes).shape[1:])
+        self._past.build(
+            (None, self.context_frames, *vector), (None, num_actions) if num_actions else None
+        )
+        self.built = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing: it is built when it is made."""
+
+    @property
+    def grid_shape(self) -> tuple:
+        """Shape of a frame's codes."""
+        return self.vqvae.grid_shape
+
+    @property
+    def num_codes(self) -> int:
+        return self.vqvae.num_codes
+
+    @property
+    def image_shape(self) -> tuple:
+        """Shape of a frame."""
+        return tuple(self.vqvae.image_shape or ())
+
+    def call(self, inputs: Any, training: bool = False) -> dict:
+        self.check_data(inputs)
+        batch, past = ops.shape(keras.tree.flatten(inputs)[0])[0], self.context_frames
+        codes, actions = self._codes_and_actions(inputs)
+        steps = codes.shape[1] - past
+        vectors = self._vectors(codes)
+        windows = ops.stack([vectors[:, i : i + steps] for i in range(past)], 2)
+        action = None
+        if actions is not None:
+            actions = functional.never_empty(self._features(actions))
+            action = _fold(actions[:, past - 1 : past - 1 + steps])
+        maps = self._past(_fold(windows), action)
+        following = codes[:, past:]
+        logits = self.frame_model.logits(_fold(following), maps)
+        shape = (-1, steps, *self.grid_shape, self.num_codes)
+        return {"outputs": ops.reshape(logits, shape)[:batch], "codes": following[:batch]}
+
+    def _codes_and_actions(self, x: Any) -> tuple[Tensor, Tensor | None]:
+        x = x if isinstance(x, dict) else {_kind(x): x}
+        if "codes" in x:
+            codes = functional.never_empty(ops.cast(x["codes"], "int32"))
+        else:
+            frames = x["frames"]
+            time = frames.shape[1]
+            folded = self.vqvae._encode(_fold(functional.never_empty(frames)))
+            codes = ops.reshape(folded, (-1, time, *self.grid_shape))
+        return ops.stop_gradient(codes), x.get("actions")
+
+    def _vectors(self, codes: Tensor) -> Tensor:
+        vectors = self.vqvae.quantizer.decode(codes)
+        return ops.cast(ops.stop_gradient(vectors), self.compute_dtype)
+
+    def _features(self, actions: Tensor) -> Tensor:
+        """Actions as vectors, `(..., num_actions)`."""
+        if self.actions == "discrete":
+            return ops.one_hot(
+                ops.cast(actions, "int32"), self.num_actions, dtype=self.compute_dtype
+            )
+        return ops.cast(actions, self.compute_dtype)
+
+    def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
+        bits = self._bits(outputs) / outputs["outputs"].shape[1]
+        self._frame_tracker.update_state(bits)
+        return bits / math.prod(self.grid_shape)
+
+    def _bits(self, outputs: dict) -> Tensor:
+        nats = ops.sparse_categorical_crossentropy(
+            outputs["codes"], ops.cast(outputs["outputs"], "float32"), from_logits=True
+        )
+        return ops.sum(nats, (1, 2, 3)) / math.log(2.0)
+
+    def log_prob(self, x: Any, batch_size: int = 16) -> Any:
+        """Log-probability in nats of the frames after the first `context_frames`, given those.
+
+        Args:
+            x: what `fit` takes; arrays, tensors, or a dataset of batches.
+            batch_size: examples at a time, for arrays.
+
+        Returns:
+            float32 `(batch,)`, an array; a tensor if `x` is of tensors.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
+        if hasattr(x, "shape") or isinstance(x, dict):
+            self.check_data(x)
+        return self._in_batches("log_prob", self._log_prob, x, batch_size)
+
+    def _log_prob(self, x: Any) -> Tensor:
+        return -math.log(2.0) * self._bits(self(x))
+
+    # Checks.
+
+    def check_data(self, x: Any) -> None:
+        """Raises `ValueError` where `x` is not windows of video, with actions, of this model."""
+        names = {"actions"} if self.num_actions else set()
+        if isinstance(x, dict):
+            kinds = set(x) - names
+            if kinds not in ({"frames"}, {"codes"}) or not names <= set(x):
+                wanted = '{"frames" or "codes": ...' + (', "actions": ...}' if names else "}")
+                raise ValueError(f"a dict must be {wanted}, got the keys {sorted(map(str, x))}")
+            (kind,) = kinds
+        elif not hasattr(x, "dtype") or names:
+            wanted = '{"frames": frames, "actions": actions}' if names else "frames or codes"
+            raise ValueError(f"data must be {wanted}, got a {type(x).__name__}")
+        else:
+            kind = _kind(x)
+            x = {kind: x}
+        windows = x[kind]
+        self._check_windows(kind, windows)
+        time = windows.shape[1]
+        if time is None:
+            raise ValueError(f"{kind} must have a known number of frames, got {windows.shape}")
+        if time <= self.context_frames:
+            raise ValueError(
+                f"{kind} must have more than context_frames={self.context_frames} frames, got "
+                f"{time}"
+            )
+        if names:
+            self.check_actions(x["actions"], windows.shape[0], time)
+
+    def _check_windows(self, kind: str, x: Any) -> None:
+        if kind == "codes":
+            check_codes(x, (None, *self.grid_shape), self.num_codes)
+            return
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype != "uint8":
+            raise ValueError(f"frames must be uint8, got {dtype}")
+        if not is_batch_of(x, (None, *self.image_shape)):
+            wanted = ", ".join(map(str, self.image_shape))
+            raise ValueError(
+                f"frames must have shape (batch, time, {wanted}), got {tuple(x.shape)}"
+            )
+
+    def check_actions(self, actions: Any, batch: int | None, time: int | None) -> None:
+        """Raises `ValueError` where `actions` are not of `batch` examples and `time` frames."""
+        discrete, continuous = self.actions == "discrete", self.actions == "continuous"
+        if discrete:
+            kind = f"integers (batch, frames) in [0, {self.num_actions})"
+        else:
+            what = "floats" if continuous else "integers 0 or 1"
+            kind = f"{what} (batch, frames, {self.num_actions})"
+        if not hasattr(actions, "dtype"):
+            raise ValueError(f"actions must be {kind}, got a {type(actions).__name__}")
+        dtype = keras.backend.standardize_dtype(actions.dtype)
+        if ("float" if continuous else "int") not in dtype:
+            raise ValueError(f"actions must be {kind}, got dtype {dtype}")
+        shape = (time,) if discrete else (time, self.num_actions)
+        got = tuple(actions.shape)
+        if not is_batch_of(actions, shape) or (None not in (batch, got[0]) and batch != got[0]):
+            raise ValueError(
+                f"actions must be {kind}, of {batch} examples and {time} frames, got shape {got}"
+            )
+        values = backend.concrete(actions)
+        if values is None or not values.size:
+            return
+        low, high = values.min(), values.max()
+        if continuous and not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError("actions must be finite, got NaN or infinity")
+        most = self.num_actions - 1 if discrete else 1
+        if not continuous and not (0 <= low and high <= most):
+            raise ValueError(f"actions must be {kind}, got values from {low} to {high}")
+
+    # Prediction.
+
+    def frame_sampler(self) -> Any:
+        """What `sampling.sample_frames` draws each frame with."""
+        return self.frame_model.sampler()
+
+    def begin_frame(self, past: Tensor, action: Tensor) -> Any:
+        """The cache for a frame, given codes `(batch, context_frames, *grid_shape)` and an action.
+
+        The action is `(batch, num_actions)` floats, of which there may be none.
+        """
+        maps = self._past(self._vectors(past), action if self.num_actions else None)
+        return self.frame_model.initial_cache(ops.shape(past)[0], maps)
+
+    def predict_frames(
+        self,
+        context: Any,
+        actions: Any = None,
+        *,
+        steps: int | None = None,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        batch_size: int = 16,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """The frames that follow.
+
+        Args:
+            context: uint8 `(n, time, height, width, channels)`, at least `context_frames` of them,
+                of which the last count.
+            actions: of n examples, as `fit` takes them: the first is done in the last frame of
+                the context, and each leads to one more frame.
+            steps: how many frames, without actions only.
+            seed: an int of 32 bits; None for others every time. `predict_frames` of fewer steps or
+                examples gives the first ones of more.
+            temperature, top_k, top_p: as in `PixelCNN.sample`.
+            batch_size: examples at a time.
+            verbose: 1 to show progress, 0 not to, "auto" to show it where it takes long.
+
+        Returns:
+            uint8 `(n, steps, height, width, channels)`.
+
+        Raises:
+            ValueError: frames or actions do not fit, or an argument is out of its range.
+        """
+        context = np.asarray(context)
+        self._check_windows("frames", context)
+        count, time = context.shape[:2]
+        self._check_context(time)
+        recent = context[:, time - self.context_frames :]
+        codes = self.vqvae.encode(recent.reshape(-1, *self.image_shape))
+        codes = codes.reshape(count, self.context_frames, *self.grid_shape)
+        drawn = self.imagine(
+            codes, actions, steps=steps, seed=seed, temperature=temperature, top_k=top_k,
+            top_p=top_p, batch_size=batch_size, verbose=verbose,
+        )  # fmt: skip
+        frames = self.vqvae.decode(drawn.reshape(-1, *self.grid_shape))
+        return frames.reshape(*drawn.shape[:2], *self.image_shape)
+
+    def imagine(
+        self,
+        context: Any,
+        actions: Any = None,
+        *,
+        steps: int | None = None,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        batch_size: int = 16,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """`predict_frames` from codes to codes.
+
+        Args:
+            context: int32 `(n, time, *grid_shape)`.
+            actions, steps, seed, temperature, top_k, top_p, batch_size, verbose: as for
+                `predict_frames`.
+
+        Returns:
+            int32 `(n, steps, *grid_shape)`.
+
+        Raises:
+            ValueError: as for `predict_frames`.
+        """
+        context = np.asarray(context)
+        self._check_windows("codes", context)
+        n, time = context.shape[:2]
+        self._check_context(time)
+        options = checked_options(self.num_codes, temperature, top_k, top_p)
+        seed = checked_seed(seed)
+        batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        vectors = self._future(actions, n, steps)
+        steps = vectors.shape[1]
+        self.frame_model.check_weights()
+        if n == 0 or steps == 0:
+            return np.zeros((n, steps, *self.grid_shape), "int32")
+        # Long work is done in several calls, for progress and interruption.
+        a_call = max(1, CODES_A_CALL // (batch_size * math.prod(self.grid_shape)))
+        a_call = min(a_call, steps)
+        progress = Progress(-(-n // batch_size) * -(-steps // a_call), verbose)
+        run = self._compiled("imagine", self._imagine, bool(self.compiled and self.jit_compile))
+        drawn = np.zeros((n, steps, *self.grid_shape), "int32")
+        for first in range(0, n, batch_size):
+            # The last batch is filled up: another size would be compiled anew.
+            some = np.minimum(np.arange(first, first + batch_size), n - 1)
+            past = context[some, time - self.context_frames :].astype("int32")
+            for start in range(0, steps, a_call):
+                part = vectors[some, start : start + a_call]
+                frames = np.arange(start, start + part.shape[1], dtype="int32")
+                past, codes = run(past, part, frames, some.astype("int32"), np.int32(seed), options)
+                keep = min(batch_size, n - first)
+                drawn[first : first + keep, start : start + a_call] = ops.convert_to_numpy(codes)[
+                    :keep
+                ]
+                progress.advance()
+        return drawn
+
+    def _imagine(
+        self,
+        past: Tensor,
+        actions: Tensor,
+        frames: Tensor,
+        examples: Tensor,
+        seed: Tensor,
+        options: sampling.Options,
+    ) -> tuple[Tensor, Tensor]:
+        given = sampling.given_frames(self.grid_shape, frames, examples, seed)
+        return sampling.sample_frames(self, past, actions, given, options)
+
+    def _check_context(self, time: int) -> None:
+        if time < self.context_frames:
+            raise ValueError(
+                f"context must have at least context_frames={self.context_frames} frames, got "
+                f"{time}"
+            )
+
+    def _future(self, actions: Any, n: int, steps: int | None) -> np.ndarray:
+        """Future actions as float32 vectors `(n, steps, num_actions)`."""
+        if not self.num_actions:
+            if actions is not None:
+                raise ValueError(f"actions: {self.name} has none; give num_actions when it is made")
+            if steps is None:
+                raise ValueError("steps is missing: without actions it says how many frames")
+            return np.zeros((n, positive_integer("steps", steps), 0), "float32")
+        if actions is None:
+            raise ValueError("actions are missing: each leads to one more frame")
+        if steps is not None:
+            raise ValueError("steps is for models without actions: here each action is a step")
+        actions = np.asarray(actions)
+        self.check_actions(actions, n, None)
+        return ops.convert_to_numpy(ops.cast(self._features(actions), "float32"))
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "vqvae": keras.saving.serialize_keras_object(self.vqvae),
+            "num_actions": self.num_actions,
+            "actions": self.actions,
+            "context_frames": self.context_frames,
+            **self._arguments,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "VideoPredictor":
+        config = dict(config)
+        if isinstance(config["vqvae"], dict):
+            config["vqvae"] = keras.saving.deserialize_keras_object(config["vqvae"], custom_objects)
+        return cls(**config)
+
+
+def _kind(x: Any) -> str:
+    """Whether an array is of frames or of codes."""
+    return "frames" if len(x.shape) == 5 else "codes"
+
+
+def _fold(x: Tensor) -> Tensor:
+    """`(batch, time, ...)` as `(batch * time, ...)`."""
+    return ops.reshape(x, (-1, *x.shape[2:]))

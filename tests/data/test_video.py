@@ -1,0 +1,235 @@
+"""Episodes and windows: none crosses an episode's end, order by seed, files, bad input."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("tf.data is TensorFlow's", allow_module_level=True)
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_vqvae import ImageVQVAE
+from keras_vqvae.data import Recording, video, write_records
+from keras_vqvae.data.video import Episode
+
+pytestmark = pytest.mark.tensorflow
+
+
+def episode(number: int, length: int, actions: str = "discrete") -> Episode:
+    """Frames that say in each pixel which they are: red the episode, green the time."""
+    frames = np.zeros((length, 4, 6, 3), np.uint8)
+    frames[..., 0], frames[..., 1] = number, np.arange(length)[:, None, None]
+    given = {
+        "none": None,
+        "discrete": (np.arange(length) % 3).astype("int32"),
+        "continuous": np.stack([np.arange(length), np.full(length, number)], 1).astype("float32"),
+    }[actions]
+    return Episode(frames, given, f"episode {number}")
+
+
+def rows(dataset: Any) -> dict[str, np.ndarray]:
+    batches = list(dataset.as_numpy_iterator())
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.sampled_from([None, 0, 1]),
+)
+def test_windows_are_all_of_one_episode_and_each_once(
+    lengths: list, length: int, every: int, seed: int | None
+) -> None:
+    episodes = [episode(i, n) for i, n in enumerate(lengths)]
+    expected = [(i, t) for i, n in enumerate(lengths) for t in range(0, n - length + 1, every)]
+    if not expected:
+        with pytest.raises(ValueError, match="shorter than a window"):
+            video.windows(episodes, length)
+        return
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = rows(video.windows(episodes, length, 4, every=every, seed=seed))
+    frames = got["frames"][:, :, 0, 0]
+    assert np.all(frames[..., 0] == frames[:, :1, 0])
+    np.testing.assert_array_equal(frames[..., 1], frames[:, :1, 1] + np.arange(length))
+    np.testing.assert_array_equal(got["actions"], frames[..., 1] % 3)
+    starts = [tuple(map(int, window[0, :2])) for window in frames]
+    assert (starts if seed is None else sorted(starts)) == expected
+
+
+def test_order_is_decided_by_seed_and_epoch() -> None:
+    episodes = [episode(0, 20), episode(1, 30)]
+
+    def epochs(seed: int) -> list:
+        dataset = video.windows(episodes, 4, 5, seed=seed)
+        return [rows(dataset)["frames"][:, 0, 0, 0, :2].tolist() for _ in range(2)]
+
+    first, second = epochs(0)
+    assert first != second and sorted(first) == sorted(second)
+    assert epochs(0) == [first, second]
+    assert epochs(1)[0] != first
+    dataset = video.windows(episodes, 4, 5, seed=0)
+    dataset.start_at(0, 3)
+    assert rows(dataset)["frames"][:, 0, 0, 0, :2].tolist() == first[15:]
+    shares = [
+        rows(video.windows(episodes, 4, 4, seed=0, shard=(i, 2)))["frames"][:, 0, 0, 0, :2]
+        for i in range(2)
+    ]
+    assert sorted(np.concatenate(shares).tolist()) == sorted(first)
+
+
+def test_short_episodes_are_left_out_and_counted() -> None:
+    with pytest.warns(UserWarning, match="2 of 3 episodes are shorter than a window of 5 frames"):
+        dataset = video.windows([episode(0, 4), episode(1, 5), episode(2, 1)], 5, 2)
+    assert rows(dataset)["frames"].shape == (1, 5, 4, 6, 3)
+
+
+def test_kinds_of_actions() -> None:
+    without = rows(video.windows([episode(0, 6, "none")], 3, 2))
+    assert set(without) == {"frames"}
+    continuous = rows(video.windows([episode(3, 6, "continuous")], 3, 2))["actions"]
+    assert continuous.dtype == np.float32
+    np.testing.assert_array_equal(continuous[1], [[1, 3], [2, 3], [3, 3]])
+
+
+def test_episodes_of_a_recording() -> None:
+    starts = np.array([1, 0, 0, 1, 0, 1, 0], bool)
+    frames = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    recording = Recording(
+        frames,
+        np.arange(7, dtype=np.int32) % 3,
+        starts,
+        np.int32([0, 0, 0, 0, 0, 1, 1]),
+        ("a", "b"),
+    )
+    episodes = video.episodes_of(recording)
+    assert [len(e) for e in episodes] == [3, 2, 2]
+    assert episodes[2].name.startswith("b")
+    np.testing.assert_array_equal(np.concatenate([e.frames for e in episodes]), frames)
+
+
+def test_codes_are_kept_and_made_anew_for_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vqvae = ImageVQVAE((4, 6, 3), 7, 2, downsampling=2, hidden=4, residual_hidden=4)
+    episodes, file = [episode(0, 70), episode(1, 3)], tmp_path / "kept" / "codes.npz"
+    encoded = video.encode(vqvae, episodes, file)
+    for plain, coded in zip(episodes, encoded, strict=True):
+        np.testing.assert_array_equal(coded.frames, vqvae.encode(plain.frames))
+        np.testing.assert_array_equal(coded.actions, plain.actions)
+    got = rows(video.windows(encoded, 3, 8))
+    assert got["codes"].dtype == np.int32 and got["codes"].shape == (69, 3, 2, 3)
+
+    monkeypatch.setattr(ImageVQVAE, "encode", lambda *_, **__: pytest.fail("encoded again"))
+    again = video.encode(vqvae, episodes, file)
+    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(encoded, again, strict=True))
+    monkeypatch.undo()
+
+    vqvae.quantizer.trainable = True
+    vqvae.encoder.weights[0].assign(vqvae.encoder.weights[0] + 0.5)
+    fresh = video.encode(vqvae, episodes, file)
+    np.testing.assert_array_equal(fresh[0].frames, vqvae.encode(episodes[0].frames))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="made again"):
+        video.encode(vqvae, episodes, file)
+
+
+def test_folder_of_arrays(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    np.savez(tmp_path / "b.npz", frames=episode(1, 5).frames, actions=episode(1, 5).actions)
+    np.savez(tmp_path / "below" / "a.npz", frames=episode(2, 4).frames)
+    first, second = video.read_folder(tmp_path)
+    np.testing.assert_array_equal(first.actions, episode(1, 5).actions)
+    assert second.actions is None and len(second) == 4
+    with pytest.raises(ValueError, match="has frames of"):
+        video.windows([first, second], 2)
+
+
+def test_folder_of_videos(tmp_path: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="videos need imageio-ffmpeg")
+    raw = np.zeros((6, 32, 48, 3), np.uint8)
+    raw[..., 0] = np.arange(6)[:, None, None] * 40
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo",
+               "-pix_fmt", "rgb24", "-s", "48x32", "-r", "10", "-i", "-", "-qp", "0",
+               str(tmp_path / "walk.mp4")]  # fmt: skip
+    subprocess.run(command, input=raw.tobytes(), check=True)
+    (tmp_path / "walk.csv").write_text("action\n" + "".join(f"{i % 3}\n" for i in range(6)))
+    (read,) = video.read_folder(tmp_path)
+    assert read.frames.shape == raw.shape
+    np.testing.assert_allclose(read.frames[:, 4, 4, 0], raw[:, 4, 4, 0], atol=12)
+    np.testing.assert_array_equal(read.actions, np.arange(6) % 3)
+    assert read.actions.dtype == np.int32
+    (small,) = video.read_folder(tmp_path, (16, 16))
+    assert small.frames.shape == (6, 16, 16, 3)
+    (tmp_path / "walk.csv").write_text("x,y\n" + "0.5,1\n" * 6)
+    assert video.read_folder(tmp_path)[0].actions.shape == (6, 2)
+    (tmp_path / "walk.csv").write_text("x\n" + "1\n" * 5)
+    with pytest.raises(ValueError, match="walk.mp4: actions must be one for each of the 6 frames"):
+        video.read_folder(tmp_path)
+    (tmp_path / "walk.csv").write_text("x\nleft\n")
+    with pytest.raises(ValueError, match="walk.csv must have"):
+        video.read_folder(tmp_path)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"broken\.mp4 cannot be read as a video"):
+        video.read_folder(tmp_path)
+
+
+def test_records(tmp_path: Path) -> None:
+    episodes = [episode(i, n) for i, n in enumerate((5, 3))]
+    write_records(
+        [{"frames": e.frames, "actions": e.actions} for e in episodes], tmp_path / "r", num_files=1
+    )
+    for old, new in zip(episodes, video.read_records(tmp_path / "r"), strict=True):
+        np.testing.assert_array_equal(new.frames, old.frames)
+        np.testing.assert_array_equal(new.actions, old.actions)
+    write_records(np.zeros((3, 2), "int32"), tmp_path / "other", num_files=1)
+    with pytest.raises(ValueError, match="are no episodes"):
+        video.read_records(tmp_path / "other")
+
+
+BAD: dict[str, tuple] = {
+    "float frames": ({"frames": np.zeros((3, 4, 4, 3))}, "must be uint8"),
+    "rank": ({"frames": np.zeros((3, 4), np.uint8)}, "must be uint8"),
+    "number": ({"actions": np.zeros(2, int)}, "one for each of the 3 frames"),
+    "text": ({"actions": np.array(["a", "b", "c"])}, "must be integers"),
+    "float numbers": ({"actions": np.zeros(3)}, "must be integers"),
+    "NaN": ({"actions": np.full((3, 1), np.nan)}, "must be finite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_episodes_are_refused_by_name(name: str) -> None:
+    arguments, message = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        Episode(**{"frames": np.zeros((3, 4, 4, 3), np.uint8), "name": "mine", **arguments})
+    assert "mine" in str(caught.value)
+
+
+def test_bad_arguments_and_files(tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"length": 0}, "`length` must be"),
+        ({"every": 0}, "`every` must be"),
+        ({"batch_size": 0}, "`batch_size` must be"),
+        ({"episodes": []}, "must not be empty"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            video.windows(**{"episodes": [episode(0, 5)], "length": 3, **arguments})
+    with pytest.raises(ValueError, match="has no episodes"):
+        video.read_folder(tmp_path)
+    np.savez(tmp_path / "a.npz", pictures=np.zeros(3))
+    with pytest.raises(ValueError, match=r"a\.npz has no array `frames`"):
+        video.read_folder(tmp_path)
+    (tmp_path / "a.npz").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read"):
+        video.read_folder(tmp_path)

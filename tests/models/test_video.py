@@ -1,0 +1,328 @@
+"""VideoPredictor: what sees what, cached equals naive rollout, learning, actions, bad input."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vqvae import ImageVQVAE, VideoPredictor, sampling
+from tests.checks import assert_same, check_model, floats, gradient, images, num_entries, to_numpy
+
+TIME, CONTEXT = 5, 2
+GRID = (2, 3)
+
+
+def frames(n: int = 4, time: int = TIME, seed: int = 0) -> np.ndarray:
+    return images(n * time, (8, 12, 3), seed).reshape(n, time, 8, 12, 3)
+
+
+def vqvae(**options: Any) -> ImageVQVAE:
+    keras.utils.set_random_seed(0)
+    return ImageVQVAE((8, 12, 3), 7, 4, hidden=8, residual_hidden=4, **options)
+
+
+KINDS = {"none": 0, "discrete": 3, "buttons": 2, "continuous": 2}
+
+
+def make(kind: str = "discrete", sharp: float = 0.0, **options: Any) -> VideoPredictor:
+    actions = {} if kind == "none" else {"actions": kind}
+    sizes = {"context_frames": CONTEXT, "hidden": 8, "past_dilations": (1, 2), "num_layers": 3}
+    model = VideoPredictor(vqvae(), KINDS[kind], **actions, **{**sizes, **options})
+    if sharp:  # random weights large enough for distributions far from uniform
+        for number, weight in enumerate(model.trainable_weights):
+            weight.assign(floats(tuple(weight.shape), number) * sharp)
+    return model
+
+
+def actions(kind: str, n: int = 4, time: int = TIME, seed: int = 0) -> np.ndarray | None:
+    rng = np.random.default_rng(seed)
+    return {
+        "none": None,
+        "discrete": rng.integers(0, 3, (n, time)).astype("int32"),
+        "buttons": rng.integers(0, 2, (n, time, 2)).astype("int32"),
+        "continuous": rng.normal(size=(n, time, 2)).astype("float32"),
+    }[kind]
+
+
+def codes(n: int = 4, time: int = TIME, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 7, (n, time, *GRID)).astype("int32")
+
+
+def data(kind: str, x: np.ndarray) -> Any:
+    name = "frames" if x.ndim == 5 else "codes"
+    given = actions(kind, len(x), x.shape[1])
+    return x if given is None else {name: x, "actions": given}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shared_checks(kind: str, tmp_path: Path) -> None:
+    model = make(kind)
+    own = num_entries(model._past.trainable_weights) + num_entries(
+        model.frame_model.trainable_weights
+    )
+    check_model(
+        lambda **kw: make(kind, **kw),
+        data(kind, frames() if kind in ("none", "discrete") else codes()),
+        tmp_path,
+        trainable=own,
+        float32_layers=lambda model: [model.vqvae.quantizer],
+    )
+
+
+def test_frames_and_their_codes_are_the_same_data() -> None:
+    model, x = make(sharp=0.5), frames()
+    encoded = to_numpy(model.vqvae.encode(x.reshape(-1, 8, 12, 3))).reshape(4, TIME, *GRID)
+    by_frames, by_codes = (model(data("discrete", given)) for given in (x, encoded))
+    assert_same(by_frames, by_codes)
+    np.testing.assert_array_equal(to_numpy(by_codes["codes"]), encoded[:, CONTEXT:])
+    assert tuple(by_codes["outputs"].shape) == (4, TIME - CONTEXT, *GRID, 7)
+
+
+def test_training_leaves_the_vqvae_alone() -> None:
+    model = make()
+    before = to_numpy(model.vqvae.weights)
+    model.compile(keras.optimizers.SGD(0.1))
+    model.fit(data("discrete", frames()), verbose=0)
+    assert_same(model.vqvae.weights, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_causality_over_time_space_and_actions(kind: str) -> None:
+    """By gradient, before any training: each code of a frame sees the frames of its context
+    whole, of its own frame what comes before in raster order, the one action that led to it, and
+    nothing later."""
+    model = make(kind, past_dilations=(1, 2, 1))
+    height, width = GRID
+    per_frame = height * width
+    positions = [(t, p) for t in range(TIME - CONTEXT) for p in range(per_frame)]
+    count = len(positions)
+    embedded = floats((count, TIME, *GRID, 4 + 8))
+    given = None
+    if kind != "none":
+        given = floats((count, TIME, KINDS[kind]), 1)
+    # What is differentiated by are vectors of codes, and actions as vectors.
+    model._vectors = lambda x: x[..., :4]
+    model.frame_model._embedding = lambda x: x[..., 4:]
+    model._features = lambda x: x
+    model._codes_and_actions = lambda x: (
+        (x["codes"], x["actions"]) if isinstance(x, dict) else (x, None)
+    )
+    model.check_data = lambda x: None
+    weights = np.random.default_rng(2).normal(size=7).astype("float32")
+    select = np.zeros((count, TIME - CONTEXT, per_frame, 1), "float32")
+    for row, (t, p) in enumerate(positions):
+        select[row, t, p] = 1.0
+
+    def chosen(x: Any, actions: Any) -> Any:
+        inputs = x if actions is None else {"codes": x, "actions": actions}
+        out = ops.reshape(model(inputs)["outputs"], (count, TIME - CONTEXT, per_frame, 7))
+        return ops.sum(out * select * weights)
+
+    seen = gradient(lambda x: chosen(x, given), embedded)
+    as_past = np.any(seen[..., :4] != 0, -1).reshape(count, TIME, per_frame)
+    within = np.any(seen[..., 4:] != 0, -1).reshape(count, TIME, per_frame)
+    for row, (t, p) in enumerate(positions):
+        frame = t + CONTEXT
+        past = np.zeros((TIME, per_frame), bool)
+        past[t:frame] = True
+        np.testing.assert_array_equal(as_past[row], past)
+        own = np.zeros((TIME, per_frame), bool)
+        own[frame, :p] = True
+        np.testing.assert_array_equal(within[row], own)
+    if kind != "none":
+        by_action = gradient(lambda a: chosen(embedded, a), given)
+        for row, (t, _) in enumerate(positions):
+            led = np.zeros((TIME, KINDS[kind]), bool)
+            led[t + CONTEXT - 1] = True
+            np.testing.assert_array_equal(by_action[row] != 0, led)
+
+
+def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, seed: int) -> Any:
+    """Runs all of the network again for every code, from the same numbers."""
+    n = len(context)
+    options = sampling.Options(np.float32(0.8), np.int32(5), np.float32(0.95))
+    numbers = sampling.given_frames(GRID, np.arange(steps), np.arange(n), seed)
+    u = to_numpy(numbers.u).reshape(steps, n, -1)
+    known = np.concatenate([context, np.zeros((n, steps, *GRID), "int32")], 1)
+    for step, place in itertools.product(range(steps), range(u.shape[2])):
+        x: Any = known
+        if given is not None:
+            # Actions of the context are not looked at.
+            early = np.zeros((n, CONTEXT - 1, *given.shape[2:]), given.dtype)
+            late = np.zeros((n, 1, *given.shape[2:]), given.dtype)
+            x = {"codes": known, "actions": np.concatenate([early, given, late], 1)}
+        logits = to_numpy(model(x)["outputs"])[:, step].reshape(n, -1, 7)[:, place]
+        drawn = to_numpy(sampling.draw(logits, u[step, :, place], options))
+        known[:, CONTEXT + step].reshape(n, -1)[:, place] = drawn
+    return known[:, CONTEXT:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cached_rollout_is_the_naive_one(kind: str) -> None:
+    """Number by number, beyond the length of the context."""
+    model, context, steps = make(kind, sharp=0.4), codes(3, CONTEXT), 4
+    given = actions(kind, 3, steps, seed=1)
+    options: dict = {"temperature": 0.8, "top_k": 5, "top_p": 0.95, "seed": 3}
+    length = {"steps": steps} if given is None else {}
+    drawn = model.imagine(context, given, **options, **length)
+    np.testing.assert_array_equal(drawn, naive(model, context, given, steps, 3))
+    assert len(np.unique(drawn)) > 3
+
+
+def test_fewer_steps_examples_or_a_longer_context_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, context, given = make(sharp=0.4), codes(5, 4), actions("discrete", 5, 6)
+    whole = model.imagine(context, given, seed=1)
+    np.testing.assert_array_equal(model.imagine(context, given[:, :2], seed=1), whole[:, :2])
+    np.testing.assert_array_equal(model.imagine(context[:2], given[:2], seed=1), whole[:2])
+    np.testing.assert_array_equal(model.imagine(context[:, -CONTEXT:], given, seed=1), whole)
+    np.testing.assert_array_equal(model.imagine(context, given, seed=1, batch_size=2), whole)
+    monkeypatch.setattr("keras_vqvae.models.video.CODES_A_CALL", 1)
+    np.testing.assert_array_equal(model.imagine(context, given, seed=1), whole)
+    assert np.any(model.imagine(context, given, seed=2) != whole)
+
+
+def test_predicted_frames_are_decoded_codes() -> None:
+    model, context, given = make(sharp=0.4), frames(3, 3), actions("discrete", 3, 2)
+    predicted = model.predict_frames(context, given, seed=0)
+    assert predicted.dtype == np.uint8
+    assert predicted.shape == (3, 2, 8, 12, 3)
+    encoded = to_numpy(model.vqvae.encode(context.reshape(-1, 8, 12, 3))).reshape(3, 3, *GRID)
+    drawn = model.imagine(encoded, given, seed=0)
+    expected = to_numpy(model.vqvae.decode(drawn.reshape(-1, *GRID)))
+    np.testing.assert_array_equal(predicted.reshape(-1, 8, 12, 3), expected)
+    assert model.predict_frames(context[:0], given[:0]).shape == (0, 2, 8, 12, 3)
+
+
+def moving(n: int, time: int, seed: int) -> dict[str, np.ndarray]:
+    """A mark that goes left, stays, or goes right, as it is told, and around the edge."""
+    rng = np.random.default_rng(seed)
+    given = rng.integers(0, 3, (n, time)).astype("int32")
+    place = (rng.integers(0, 3, (n, 1)) + np.cumsum(given - 1, 1) - (given - 1)) % 3
+    x = np.zeros((n, time, *GRID), "int32")
+    x[:, :, 1] = 1 + (place[..., None] == np.arange(3))
+    return {"codes": x, "actions": given}
+
+
+def test_it_learns_to_obey() -> None:
+    keras.utils.set_random_seed(0)
+    model = make(hidden=16)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(moving(256, TIME, 0), batch_size=32, epochs=40, verbose=0)
+    unseen = moving(32, 10, 1)
+    assert model.evaluate(unseen, verbose=0, return_dict=True)["loss"] < 0.02
+    drawn = model.imagine(
+        unseen["codes"][:, :CONTEXT], unseen["actions"][:, CONTEXT - 1 : -1], seed=0
+    )
+    assert np.mean(drawn == unseen["codes"][:, CONTEXT:]) > 0.98
+    other = (unseen["actions"][:, CONTEXT - 1 : -1] + 1) % 3
+    swapped = model.imagine(unseen["codes"][:, :CONTEXT], other, seed=0)
+    assert np.mean(swapped[:, 0] == unseen["codes"][:, CONTEXT]) < 0.9
+
+
+def test_bits_are_those_of_the_log_probability() -> None:
+    model, x = make(sharp=0.4), data("discrete", codes())
+    model.compile("sgd")
+    logs = model.evaluate(x, verbose=0, return_dict=True)
+    bits = -np.mean(model.log_prob(x)) / np.log(2) / (TIME - CONTEXT)
+    assert logs["bits_per_frame"] == pytest.approx(bits, rel=1e-5)
+    assert logs["loss"] == pytest.approx(bits / 6, rel=1e-5)
+    logits = to_numpy(model(x)["outputs"])
+    log_softmax = logits - np.log(np.sum(np.exp(logits), -1, keepdims=True))
+    told = np.take_along_axis(log_softmax, x["codes"][:, CONTEXT:, ..., None], -1)
+    np.testing.assert_allclose(model.log_prob(x), told.sum((1, 2, 3, 4)), rtol=1e-5)
+
+
+BAD_DATA: dict[str, tuple] = {
+    "too few frames": ("discrete", lambda x: {k: v[:, :2] for k, v in x.items()}, "more than"),
+    "no actions": ("discrete", lambda x: {"frames": x["frames"]}, "the keys ['frames']"),
+    "both": ("discrete", lambda x: {**x, "codes": codes()}, "a dict must be"),
+    "alone": ("discrete", lambda x: x["frames"], "data must be"),
+    "actions not asked for": ("none", lambda x: {"frames": x, "actions": 1}, "got the keys"),
+    "float frames": ("none", lambda x: x.astype("float32"), "must be uint8"),
+    "another size": ("none", lambda x: x[:, :, :, :8], "must have shape (batch, time, 8, 12, 3)"),
+    "codes out of range": ("none", lambda _: codes() + 1, "must be in [0, 7)"),
+    "action out of range": (
+        "discrete",
+        lambda x: {**x, "actions": x["actions"] + 1},
+        "values from 1 to 3",
+    ),
+    "action of wrong rank": (
+        "discrete",
+        lambda x: {**x, "actions": x["actions"][..., None]},
+        "got shape (4, 5, 1)",
+    ),
+    "float actions": (
+        "discrete",
+        lambda x: {**x, "actions": x["actions"] * 1.0},
+        "got dtype float64",
+    ),
+    "integers for vectors": (
+        "continuous",
+        lambda x: {**x, "actions": np.ones((4, 5, 2), "int32")},
+        "got dtype int32",
+    ),
+    "NaN": (
+        "continuous",
+        lambda x: {**x, "actions": np.full((4, 5, 2), np.nan, "float32")},
+        "must be finite",
+    ),
+    "a button of 2": (
+        "buttons",
+        lambda x: {**x, "actions": np.full((4, 5, 2), 2, "int32")},
+        "values from 2 to 2",
+    ),
+    "too few actions": (
+        "discrete",
+        lambda x: {**x, "actions": x["actions"][:, :4]},
+        "of 4 examples and 5 frames",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_refused_by_name(name: str) -> None:
+    kind, spoil, message = BAD_DATA[name]
+    model = make(kind)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.fit(spoil(data(kind, frames())), verbose=0)
+
+
+def test_bad_predictions_are_refused_by_name() -> None:
+    model, x, given = make(), frames(3, 3), actions("discrete", 3, 2)
+    for arguments, message in (
+        ({"context": x[:, :1]}, "at least context_frames=2 frames, got 1"),
+        ({"context": x[0]}, "must have shape (batch, time"),
+        ({"actions": None}, "actions are missing"),
+        ({"actions": given[:2]}, "of 3 examples"),
+        ({"actions": given + 5}, "actions must be integers (batch, frames) in [0, 3)"),
+        ({"steps": 2}, "steps is for models without actions"),
+        ({"temperature": 0}, "temperature must be positive"),
+        ({"seed": 0.5}, "seed must be an integer"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            model.predict_frames(**{"context": x, "actions": given, **arguments})
+    model = make("none")
+    with pytest.raises(ValueError, match="steps is missing"):
+        model.predict_frames(x)
+    with pytest.raises(ValueError, match="has none; give num_actions"):
+        model.predict_frames(x, given)
+
+
+def test_bad_arguments_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="vqvae must be a built VQVAE"):
+        VideoPredictor(None)
+    with pytest.raises(ValueError, match="actions must be one of"):
+        VideoPredictor(vqvae(), 3, actions="keys")
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="num_actions must be an integer"):
+            VideoPredictor(vqvae(), wrong)
+    with pytest.raises(ValueError, match="context_frames must be a positive integer"):
+        VideoPredictor(vqvae(), context_frames=0)
