@@ -1,6 +1,7 @@
-"""Runs a model of the zoo on a folder of pictures: originals above, reconstructions below.
+"""Runs a model of the zoo on a folder of one's own.
 
-python zoo/run.py NAME FOLDER OUT.png
+python zoo/run.py vizdoom_frames photos/ out.png       # originals above, reconstructions below
+python zoo/run.py speech_conversion voices/ out/       # each clip in every voice, as WAV files
 """
 
 import argparse
@@ -9,20 +10,47 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import soundfile
 
-from keras_vqvae import ImageVQVAE
-from keras_vqvae.data import from_folder
+from keras_vqvae import AudioVQVAE, ImageVQVAE
+from keras_vqvae.data import audio, from_folder
+
+MOST = 12  # of pictures or clips
 
 
-def load(name: str) -> ImageVQVAE:
+def load(name: str) -> keras.Model:
     """The model `name`, with its weights."""
     folder = Path(__file__).parent / name
     if not (folder / "config.json").exists():
         known = sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.json"))
         raise ValueError(f"name: no model {name!r} in the zoo, which has {known}")
-    vqvae = ImageVQVAE(**json.loads((folder / "config.json").read_text()))
-    vqvae.load_weights(folder / "model.weights.h5")
-    return vqvae
+    model = keras.saving.deserialize_keras_object(json.loads((folder / "config.json").read_text()))
+    model.load_weights(folder / "model.weights.h5")
+    return model
+
+
+def speakers_of(name: str) -> list[str]:
+    """Names of a model's voices, by their numbers."""
+    return json.loads((Path(__file__).parent / name / "speakers.json").read_text())
+
+
+def show_pictures(vqvae: ImageVQVAE, folder: str, out: Path) -> None:
+    height, width, channels = vqvae.image_shape
+    dataset = from_folder(folder, (height, width), channels=channels)
+    images = next(dataset.as_numpy_iterator())[:MOST]
+    rows = [np.concatenate(list(x), 1) for x in (images, vqvae.reconstruct(images))]
+    keras.utils.save_img(out, np.concatenate(rows, 0), scale=False)
+    print(f"{len(images)} pictures, codes {vqvae.encode(images).shape}: {out}")
+
+
+def say_in_every_voice(vqvae: AudioVQVAE, speakers: list[str], folder: str, out: Path) -> None:
+    dataset = audio.from_folder(folder, vqvae.sample_rate, batch_size=1, channels="mix")
+    out.mkdir(parents=True, exist_ok=True)
+    for number, waveform in enumerate(dataset.take(MOST).as_numpy_iterator()):
+        for speaker, name in enumerate(speakers):
+            sound = vqvae.convert(waveform, speaker, verbose=0)[0]
+            soundfile.write(out / f"{number:02}_{name}.wav", sound, vqvae.sample_rate)
+        print(f"clip {number}, {vqvae.encode(waveform).shape[1]} codes, in {len(speakers)} voices")
 
 
 def main() -> None:
@@ -31,13 +59,11 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    vqvae = load(args.name)
-    height, width, channels = vqvae.image_shape
-    dataset = from_folder(args.folder, (height, width), channels=channels)
-    images = next(dataset.as_numpy_iterator())[:12]
-    rows = [np.concatenate(list(x), 1) for x in (images, vqvae.reconstruct(images))]
-    keras.utils.save_img(args.out, np.concatenate(rows, 0), scale=False)
-    print(f"{len(images)} pictures, codes {vqvae.encode(images).shape}: {args.out}")
+    model = load(args.name)
+    if isinstance(model, ImageVQVAE):
+        show_pictures(model, args.folder, args.out)
+    else:
+        say_in_every_voice(model, speakers_of(args.name), args.folder, args.out)
 
 
 if __name__ == "__main__":

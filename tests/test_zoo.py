@@ -1,0 +1,88 @@
+"""The zoo: every model loads from its folder, is small, and does its work on a folder of data."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vqvae import AudioVQVAE, ImageVQVAE
+
+pytestmark = pytest.mark.tensorflow  # the runner reads files through tf.data
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the runner needs TensorFlow", allow_module_level=True)
+
+ZOO = Path(__file__).parents[1] / "zoo"
+NAMES = sorted(path.parent.name for path in ZOO.glob("*/config.json"))
+
+
+@pytest.fixture(scope="module")
+def run() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("zoo_run", ZOO / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_its_files_and_is_small(name: str) -> None:
+    folder = ZOO / name
+    card = (folder / "README.md").read_text()
+    assert "licence" in card.lower() or "BSD" in card or "CC-BY" in card
+    assert (folder / "metrics.json").exists()
+    assert (folder / "model.weights.h5").stat().st_size < 5e6
+    assert f"({name}/)" in (ZOO / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs_on_a_folder(
+    name: str, run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = run.load(name)
+    rng = np.random.default_rng(0)
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    if isinstance(model, ImageVQVAE):
+        out = out.with_suffix(".png")
+        for i in range(3):
+            keras.utils.save_img(data / f"{i}.png", rng.integers(0, 255, model.image_shape))
+    else:
+        soundfile = pytest.importorskip("soundfile", reason="sound files need soundfile")
+        for i in range(2):
+            tone = 0.3 * np.sin(np.arange(model.sample_rate) * (0.05 + 0.01 * i))
+            soundfile.write(data / f"{i}.wav", tone, model.sample_rate)
+    monkeypatch.setattr(sys, "argv", ["run.py", name, str(data), str(out)])
+    run.main()
+    if isinstance(model, ImageVQVAE):
+        assert np.asarray(keras.utils.load_img(out)).shape == (128, 3 * 64, 3)
+    else:
+        assert isinstance(model, AudioVQVAE)
+        files = sorted(out.glob("*.wav"))
+        assert len(files) == 2 * len(run.speakers_of(name))
+        sounds = [soundfile.read(file)[0] for file in files]
+        assert all(len(sound) == model.sample_rate and np.any(sound) for sound in sounds)
+
+
+def test_packing_in_half_precision_keeps_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("zoo_pack", ZOO / "pack.py")
+    pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    model = ImageVQVAE((8, 8, 3), 16, 4, hidden=8, residual_hidden=4)
+    model.save(tmp_path / "m.keras")
+    for number, options in enumerate([[], ["--float16"]]):
+        folder = tmp_path / str(number)
+        monkeypatch.setattr(
+            sys, "argv", ["pack.py", str(tmp_path / "m.keras"), str(folder), *options]
+        )
+        pack.main()
+        config = (folder / "config.json").read_text()
+        again = keras.saving.deserialize_keras_object(json.loads(config))
+        again.load_weights(folder / "model.weights.h5")
+        for old, new in zip(model.weights, again.weights, strict=True):
+            np.testing.assert_allclose(old, new, rtol=1e-3 * number, atol=1e-6 * number)

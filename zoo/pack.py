@@ -1,0 +1,55 @@
+"""Writes config.json and model.weights.h5 of a trained model into a folder of the zoo.
+
+python zoo/pack.py runs/demo/vqvae.keras zoo/vizdoom_frames
+python zoo/pack.py runs/mine/parallel.keras zoo/mine --float16    # half the size
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import h5py
+import keras
+
+import keras_vqvae  # noqa: F401  (its classes are in the file)
+
+
+def halve(path: Path) -> None:
+    """Rewrites a weights file, float32 as float16."""
+    halved = path.with_name(f"halved_{path.name}")
+    with h5py.File(path) as old, h5py.File(halved, "w") as new:
+        new.attrs.update(old.attrs)
+
+        def copy(name: str, item: h5py.HLObject) -> None:
+            if isinstance(item, h5py.Dataset):
+                data = item[()]
+                data = data.astype("float16") if data.dtype == "float32" else data
+                new.create_dataset(name, data=data)
+            else:
+                new.require_group(name)
+            new[name].attrs.update(item.attrs)
+
+        old.visititems(copy)
+    halved.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--float16", action="store_true")
+    args = parser.parse_args()
+    model = keras.models.load_model(args.model)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)  # a zoo's models are trained
+    (args.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    path = args.folder / "model.weights.h5"
+    model.save_weights(path)
+    if args.float16:
+        halve(path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
