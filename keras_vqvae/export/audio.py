@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import asserted, checked_codes, checked_range
+from keras_vqvae.export.checks import asserted, checked_codes, checked_range, with_checks
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.streaming import context_of, window
 
@@ -60,7 +60,7 @@ def add_endpoints(
         return {"codes": vqvae._encode(_checked_waveform(waveform, vqvae))}
 
     def decode(codes: tf.Tensor, *more: tf.Tensor) -> dict:
-        codes = _with_checks(checked_codes(codes, vqvae), [_some(codes)])
+        codes = with_checks(checked_codes(codes, vqvae), [_some(codes)])
         speaker, rest = _speaker(more, codes, vqvae)
         return {"waveform": made(codes, speaker, *rest)}
 
@@ -96,7 +96,7 @@ def _add_streams(
         waveform: tf.Tensor, pending: tf.Tensor, given: tf.Tensor, last: tf.Tensor
     ) -> dict:
         context = context_of(vqvae.encoder)
-        waveform = _with_checks(waveform, _sound_checks(waveform))
+        waveform = with_checks(waveform, _sound_checks(waveform))
         inputs, start, end, keep = window(pending, waveform, given, last, unit, context)
         size = tf.shape(inputs)[1]
         # Of an incomplete code samples are there only if nothing follows; and never none at all.
@@ -135,7 +135,7 @@ def _add_streams(
         temperature: tf.Tensor,
         *more: tf.Tensor,
     ) -> dict:
-        codes = _with_checks(checked_codes(codes, vqvae), [_some(codes)])
+        codes = with_checks(checked_codes(codes, vqvae), [_some(codes)])
         speaker, _ = _speaker(more, codes, vqvae)
         zeros = vqvae.decoder.initial_state(tf.shape(codes)[0])["buffers"]
         sizes = [buffer.shape[0] for buffer in zeros]
@@ -178,13 +178,8 @@ def _add_streams(
 
 def _options(vqvae: AudioVQVAE, temperature: tf.Tensor) -> sampling.Options:
     check = asserted(temperature > 0, "temperature must be positive, got", temperature)
-    temperature = _with_checks(temperature, [check])
+    temperature = with_checks(temperature, [check])
     return sampling.Options(temperature, vqvae.decoder.likelihood.levels, 1.0)
-
-
-def _with_checks(x: tf.Tensor, checks: list) -> tf.Tensor:
-    with tf.control_dependencies(checks):
-        return tf.identity(x)
 
 
 def _some(codes: tf.Tensor) -> Any:
@@ -205,7 +200,7 @@ def _checked_waveform(waveform: tf.Tensor, vqvae: AudioVQVAE) -> tf.Tensor:
     long_enough = asserted(
         samples >= unit, f"waveform is shorter than one code of {unit} samples, got", samples
     )
-    return _with_checks(waveform, [long_enough, *_sound_checks(waveform)])
+    return with_checks(waveform, [long_enough, *_sound_checks(waveform)])
 
 
 def _speaker(more: tuple, codes: tf.Tensor, vqvae: AudioVQVAE) -> tuple[Any, tuple]:
@@ -218,4 +213,4 @@ def _speaker(more: tuple, codes: tf.Tensor, vqvae: AudioVQVAE) -> tuple[Any, tup
         (count == 1) | (count == wanted), "speaker must be one, or one for each, got", count
     )
     one_each = tf.gather(speaker, tf.range(wanted) % tf.maximum(count, 1))
-    return _with_checks(one_each, [same]), more[1:]
+    return with_checks(one_each, [same]), more[1:]

@@ -39,8 +39,15 @@ def checked_shape(name: str, x: tf.Tensor, shape: Any) -> tf.Tensor:
     # Compared as text: numbers of a wrong rank would fail on the way with a message of their own.
     got = tf.strings.reduce_join(tf.strings.as_string(tf.shape(x)[1:]), separator=", ")
     message = f"{name} must have shape (batch, {expected}), got (batch, "
-    with tf.control_dependencies([asserted(got == expected, message, got, tf.constant(")"))]):
-        return tf.reshape(x, (tf.shape(x)[0], *shape))
+    # Not the reshape waits for the check: TensorFlow drops one where another one follows.
+    x = with_checks(x, [asserted(got == expected, message, got, tf.constant(")"))])
+    return tf.reshape(x, (tf.shape(x)[0], *shape))
+
+
+def with_checks(x: tf.Tensor, checks: list) -> tf.Tensor:
+    """`x`, once the checks have been made."""
+    with tf.control_dependencies(checks):
+        return tf.identity(x)
 
 
 def asserted(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:
@@ -50,9 +57,7 @@ def asserted(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:
 def checked_range(name: str, x: tf.Tensor, stop: int) -> tf.Tensor:
     inside = tf.reduce_all((x >= 0) & (x < stop))
     message = f"{name} must be in [0, {stop}), got values between"
-    check = asserted(inside, message, tf.reduce_min(x), tf.reduce_max(x))
-    with tf.control_dependencies([check]):
-        return tf.identity(x)
+    return with_checks(x, [asserted(inside, message, tf.reduce_min(x), tf.reduce_max(x))])
 
 
 def checked_codes(codes: tf.Tensor, vqvae: Any) -> tf.Tensor:

@@ -7,17 +7,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_vqvae.export import audio, image
+from keras_vqvae.export import audio, image, video
 from keras_vqvae.export import prior as prior_endpoints
 from keras_vqvae.export.checks import check_folder, write_out
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.autoencoder import Autoencoder
 from keras_vqvae.models.autoregressive import Autoregressive
+from keras_vqvae.models.video import VideoPredictor
 from keras_vqvae.models.vqvae import VQVAE
 
 
 def export_savedmodel(
-    vqvae: Autoencoder,
+    vqvae: Autoencoder | VideoPredictor,
     path: str | os.PathLike,
     prior: Autoregressive | None = None,
     jit_compile: bool = False,
@@ -46,6 +47,9 @@ def export_savedmodel(
     - `encode_stream` and `decode_stream`: chunk by chunk, as `AudioVQVAE.streaming` does, with the
       state among inputs and outputs: see `keras_vqvae.export.audio`.
 
+    A `VideoPredictor` has those of pictures, `predict`, and `start` and `step` to play: see
+    `keras_vqvae.export.video`.
+
     Shapes, and the range of codes, classes and scalars, are checked inside the graph: a bad
     request is answered INVALID_ARGUMENT, with a message that says what came and what was expected.
     No endpoint writes a variable or calls Python, and all ops are TensorFlow's own.
@@ -71,17 +75,21 @@ def export_savedmodel(
         ValueError: the model is not built, the prior is of another grid or number of codes, or
             `path` is not empty or cannot be written.
     """
-    if not isinstance(vqvae, (VQVAE, AudioVQVAE)) or not vqvae.built:
+    if not isinstance(vqvae, (VQVAE, AudioVQVAE, VideoPredictor)) or not vqvae.built:
         raise ValueError(
-            f"vqvae must be a built VQVAE or AudioVQVAE (fit it, or call it on a batch), got "
-            f"{vqvae!r}"
+            "vqvae must be a built VQVAE, AudioVQVAE or VideoPredictor (fit it, or call it on a "
+            f"batch), got {vqvae!r}"
         )
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "export_savedmodel needs the TensorFlow backend: save the weights, and export from a "
             "process with KERAS_BACKEND=tensorflow"
         )
-    if prior is not None:
+    if isinstance(vqvae, VideoPredictor):
+        if prior is not None:
+            raise ValueError("prior: a VideoPredictor is one itself")
+        vqvae.frame_model.check_weights()
+    elif prior is not None:
         prior_endpoints.check_prior(prior, vqvae)
     path = Path(path)
     check_folder(path)
@@ -89,6 +97,8 @@ def export_savedmodel(
     archive.track(vqvae)
     if isinstance(vqvae, AudioVQVAE):
         decode = audio.add_endpoints(archive, vqvae, jit_compile)
+    elif isinstance(vqvae, VideoPredictor):
+        video.add_endpoints(archive, vqvae)
     else:
         image.add_endpoints(archive, vqvae)
 

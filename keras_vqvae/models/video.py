@@ -323,16 +323,9 @@ class VideoPredictor(Model):
         Raises:
             ValueError: frames or actions do not fit, or an argument is out of its range.
         """
-        context = np.asarray(context)
-        self._check_windows("frames", context)
-        count, time = context.shape[:2]
-        self._check_context(time)
-        recent = context[:, time - self.context_frames :]
-        codes = self.vqvae.encode(recent.reshape(-1, *self.image_shape))
-        codes = codes.reshape(count, self.context_frames, *self.grid_shape)
         drawn = self.imagine(
-            codes, actions, steps=steps, seed=seed, temperature=temperature, top_k=top_k,
-            top_p=top_p, batch_size=batch_size, verbose=verbose,
+            self._codes_of(context), actions, steps=steps, seed=seed, temperature=temperature,
+            top_k=top_k, top_p=top_p, batch_size=batch_size, verbose=verbose,
         )  # fmt: skip
         frames = self.vqvae.decode(drawn.reshape(-1, *self.grid_shape))
         return frames.reshape(*drawn.shape[:2], *self.image_shape)
@@ -379,7 +372,7 @@ class VideoPredictor(Model):
         a_call = max(1, CODES_A_CALL // (batch_size * math.prod(self.grid_shape)))
         a_call = min(a_call, steps)
         progress = Progress(-(-n // batch_size) * -(-steps // a_call), verbose)
-        run = self._compiled("imagine", self._imagine, bool(self.compiled and self.jit_compile))
+        run = self._run()
         drawn = np.zeros((n, steps, *self.grid_shape), "int32")
         for first in range(0, n, batch_size):
             # The last batch is filled up: another size would be compiled anew.
@@ -395,6 +388,60 @@ class VideoPredictor(Model):
                 ]
                 progress.advance()
         return drawn
+
+    def start(self, context: Any) -> dict[str, Any]:
+        """What `step` begins from.
+
+        Args:
+            context: uint8 `(n, time, height, width, channels)`, at least `context_frames` of them.
+
+        Returns:
+            a dict of `codes`, int32 `(n, context_frames, *grid_shape)`, and `number`, 0.
+        """
+        return {"codes": self._codes_of(context), "number": 0}
+
+    def step(
+        self,
+        state: dict[str, Any],
+        action: Any = None,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """One more frame. Steps one by one give the frames of `predict_frames`, of the same seed.
+
+        Args:
+            state: what `start`, or the last step, gave.
+            action: of n examples, without the axis of frames.
+            seed, temperature, top_k, top_p: as for `predict_frames`.
+
+        Returns:
+            the frame, uint8 `(n, height, width, channels)`, and the state for the next step.
+        """
+        options = checked_options(self.num_codes, temperature, top_k, top_p)
+        codes, n = state["codes"], len(state["codes"])
+        actions = None if action is None else np.asarray(action)[:, None]
+        vectors = self._future(actions, n, None if self.num_actions else 1)
+        numbers = np.array([state["number"]], "int32"), np.arange(n, dtype="int32")
+        given = (codes, vectors, *numbers, np.int32(checked_seed(seed)), options)
+        past, drawn = self._run()(*given)
+        following = {"codes": ops.convert_to_numpy(past), "number": state["number"] + 1}
+        return self.vqvae.decode(ops.convert_to_numpy(drawn)[:, 0]), following
+
+    def _codes_of(self, context: Any) -> np.ndarray:
+        """Codes of the last frames of a context."""
+        context = np.asarray(context)
+        self._check_windows("frames", context)
+        count, time = context.shape[:2]
+        self._check_context(time)
+        recent = context[:, time - self.context_frames :]
+        codes = self.vqvae.encode(recent.reshape(-1, *self.image_shape))
+        return codes.reshape(count, self.context_frames, *self.grid_shape)
+
+    def _run(self) -> Any:
+        return self._compiled("imagine", self._imagine, bool(self.compiled and self.jit_compile))
 
     def _imagine(
         self,

@@ -1,0 +1,129 @@
+"""SavedModels of video: the same answers as Python, steps equal to the whole, bad requests."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf
+
+from keras_vqvae import PixelCNN, VideoPredictor, export_savedmodel
+from tests.models.test_video import CONTEXT, KINDS, actions, frames, make
+
+pytestmark = pytest.mark.tensorflow
+HOW = {"seed": 3, "temperature": np.float32(0.8), "top_k": 5, "top_p": np.float32(0.95)}
+
+
+def export(model: VideoPredictor, folder: Path) -> Any:
+    export_savedmodel(model, folder / "1")
+    return tf.saved_model.load(folder / "1")
+
+
+def answer(served: Any, endpoint: str, **inputs: Any) -> dict:
+    tensors = {name: tf.constant(x) for name, x in inputs.items() if x is not None}
+    return {k: v.numpy() for k, v in served.signatures[endpoint](**tensors).items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_and_steps_are_those_of_python(kind: str, tmp_path: Path) -> None:
+    model, context, steps = make(kind, sharp=0.4), frames(3, CONTEXT + 1), 4
+    served = export(model, tmp_path)
+    given = actions(kind, 3, steps, seed=1)
+    length = {"steps": steps} if given is None else {}
+    expected = model.predict_frames(
+        context, given, **length, seed=3, temperature=0.8, top_k=5, top_p=0.95
+    )
+    got = answer(served, "predict", frames=context, actions=given, **length, **HOW)
+    np.testing.assert_array_equal(got["frames"], expected)
+
+    state = answer(served, "start", frames=context)
+    python = model.start(context)
+    np.testing.assert_array_equal(state["codes"], python["codes"])
+    for step in range(steps):
+        action = None if given is None else given[:, step]
+        got = answer(served, "step", **state, actions=action, **HOW)
+        np.testing.assert_array_equal(got.pop("frames"), expected[:, step])
+        state = got
+        frame, python = model.step(python, action, seed=3, temperature=0.8, top_k=5, top_p=0.95)
+        np.testing.assert_array_equal(frame, expected[:, step])
+
+    empty = answer(
+        served, "predict", frames=context[:0],
+        actions=None if given is None else given[:0], **length, **HOW,
+    )  # fmt: skip
+    assert empty["frames"].shape == (0, steps, 8, 12, 3)
+    np.testing.assert_array_equal(
+        answer(served, "encode", images=context[:, 0])["codes"], model.vqvae.encode(context[:, 0])
+    )
+
+
+def test_no_variable_is_written_and_no_python_is_called(tmp_path: Path) -> None:
+    served = export(make(), tmp_path)
+    for name, signature in served.signatures.items():
+        graph = signature.graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        bad = {
+            n.op for n in nodes if "Assign" in n.op or "PyFunc" in n.op or n.op.startswith("Xla")
+        }
+        bad |= {n.op for n in nodes if n.op.startswith("Random")}
+        assert not bad, name
+
+
+BAD: dict[str, tuple] = {
+    "short context": ("predict", {"frames": frames(3, CONTEXT - 1)}, "frames must be at least 2"),
+    "another size": ("predict", {"frames": frames(3, 3)[:, :, :4]}, "frames must have shape"),
+    "action": ("predict", {"actions": np.full((3, 2), 3, "int32")}, r"actions must be in \[0, 3\)"),
+    "examples": (
+        "predict",
+        {"actions": np.zeros((2, 2), "int32")},
+        r"of as many examples, got\] \[2",
+    ),
+    "temperature": ("predict", {"temperature": np.float32(0)}, "temperature must be positive"),
+    "top_p": ("predict", {"top_p": np.float32(2)}, "top_p must be"),
+    "codes": ("step", {"codes": np.full((3, 2, 2, 3), 7, "int32")}, r"codes must be in \[0, 7\)"),
+    "state": ("step", {"codes": np.zeros((3, 3, 2, 3), "int32")}, "codes must have shape"),
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return export(make(), tmp_path_factory.mktemp("served"))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests_are_invalid_arguments(name: str, served: Any) -> None:
+    endpoint, spoiled, message = BAD[name]
+    good = {"frames": frames(3, 3), "actions": actions("discrete", 3, 2), **HOW}
+    if endpoint == "step":
+        state = {"codes": np.zeros((3, 2, 2, 3), "int32"), "number": 0}
+        good = {**state, "actions": np.zeros(3, "int32"), **HOW}
+    answer(served, endpoint, **good)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        answer(served, endpoint, **{**good, **spoiled})
+    answer(served, endpoint, **good)
+
+
+def test_vectors_are_checked(tmp_path: Path) -> None:
+    served = export(make("continuous"), tmp_path)
+    good = {"frames": frames(2, 2), "actions": np.zeros((2, 1, 2), "float32"), **HOW}
+    for wrong, message in (
+        (np.full((2, 1, 2), np.nan, "float32"), "actions must be finite"),
+        (np.zeros((2, 1, 3), "float32"), r"actions must be 2 wide, got\] \[3"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            answer(served, "predict", **{**good, "actions": wrong})
+
+
+def test_bad_exports_are_refused_by_name(tmp_path: Path) -> None:
+    model = make()
+    with pytest.raises(ValueError, match="prior: a VideoPredictor is one itself"):
+        export_savedmodel(model, tmp_path / "1", prior=PixelCNN((2, 3), 7))
+    model.frame_model.weights[0].assign(model.frame_model.weights[0] * np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        export_savedmodel(model, tmp_path / "1")
+    assert not (tmp_path / "1").exists()
