@@ -20,7 +20,14 @@ from keras_vqvae.data.records import check_records, from_records
 from keras_vqvae.data.records_writer import write_records
 from keras_vqvae.data.worker import this_worker
 
-_RECORDER_NAMES = ("ACTIONS", "HELD_OUT_MAPS", "TRAINING_MAPS", "Recording", "record")
+_RECORDER_NAMES = (
+    "ACTIONS",
+    "COMBINED_ACTIONS",
+    "HELD_OUT_MAPS",
+    "TRAINING_MAPS",
+    "Recording",
+    "record",
+)
 _MODULES = ("audio", "debian_speech", "flite", "video")
 
 __all__ = [

@@ -40,6 +40,17 @@ TRAINING_MAPS = (
 HELD_OUT_MAPS = ("freedoom2:map02", "health_gathering_supreme")
 KNOWN_MAPS = TRAINING_MAPS + HELD_OUT_MAPS
 ACTIONS = ("forward", "left", "right")
+# All that can be done at once is joined by plus signs.
+COMBINED_ACTIONS = ("forward", "left", "right", "forward+left", "forward+right")
+# What they are made of, and the engine's names. No USE: it prints messages into the frame.
+BUTTONS = {
+    "forward": "MOVE_FORWARD",
+    "left": "TURN_LEFT",
+    "right": "TURN_RIGHT",
+    "backward": "MOVE_BACKWARD",
+    "step left": "MOVE_LEFT",
+    "step right": "MOVE_RIGHT",
+}
 
 # Part of what a cached file must match: raise it when the walk or the rendering changes.
 FORMAT = 1
@@ -59,10 +70,11 @@ class Recording:
 
     Attributes:
         frames: uint8 `(n, size, size, 3)`.
-        actions: int32 `(n,)`, indices into `ACTIONS`.
+        actions: int32 `(n,)`, indices into `action_names`.
         episode_starts: bool `(n,)`, True where a frame is the first of an episode.
         map_ids: int32 `(n,)`, indices into `maps`.
         maps: the names of the maps.
+        action_names: what the actions are.
 
     Raises:
         ValueError: an array has another shape or dtype than stated here.
@@ -73,6 +85,7 @@ class Recording:
     episode_starts: np.ndarray
     map_ids: np.ndarray
     maps: tuple[str, ...]
+    action_names: tuple[str, ...] = ACTIONS
 
     def __post_init__(self) -> None:
         n, *image = self.frames.shape
@@ -111,6 +124,7 @@ class Recording:
             episode_starts=self.episode_starts[order],
             map_ids=np.repeat(np.arange(len(chosen), dtype=np.int32), [len(r) for r in rows]),
             maps=chosen,
+            action_names=self.action_names,
         )
 
 
@@ -122,6 +136,7 @@ def record(
     path: str | os.PathLike | None = None,
     frame_skip: int = 4,
     progress: bool = True,
+    actions: Sequence[str] = ACTIONS,
 ) -> Recording:
     """Records a random walk through each map, or loads the recording made earlier.
 
@@ -140,16 +155,20 @@ def record(
             made from the arguments.
         frame_skip: how many tics (1/35 s) each action is held; one frame is kept of them.
         progress: whether to show a progress bar.
+        actions: what the walker may do, each a name in `BUTTONS` or several joined by `+`, such as
+            those of `COMBINED_ACTIONS`. Without one that only turns it stays where it runs into.
 
     Returns:
         A `Recording` of `len(maps) * frames_per_map` frames.
 
     Raises:
-        ValueError: an unknown map, or a number out of range.
+        ValueError: an unknown map or action, or a number out of range.
         ImportError: something must be recorded and ViZDoom or Pillow is not installed.
         RuntimeError: ViZDoom failed; what it said is in the message. Finished maps are kept.
     """
-    request = _Request(_as_names(maps), frames_per_map, image_size, seed, frame_skip)
+    request = _Request(
+        _as_names(maps), frames_per_map, image_size, seed, frame_skip, tuple(actions)
+    )
     file = pathlib.Path(path) if path is not None else _default_file(request)
     file = file.expanduser().absolute()
     cached = _load_or_warn(file, request)
@@ -182,10 +201,17 @@ class _Request:
     image_size: int
     seed: int
     frame_skip: int
+    actions: tuple[str, ...]
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         _check_names(self.maps, KNOWN_MAPS)
+        unknown = [a for a in self.actions if not set(a.split("+")) <= set(BUTTONS)]
+        if unknown or not self.actions or len(set(self.actions)) != len(self.actions):
+            raise ValueError(
+                f"`actions` must be different ones, each of {list(BUTTONS)} or several joined by "
+                f"+, got {list(self.actions)}."
+            )
         for name, low, high in (
             ("frames_per_map", 1, 2**31 - 1),
             ("image_size", 8, _SCREEN_HEIGHTS[-1]),
@@ -209,7 +235,8 @@ class _Request:
     @classmethod
     def from_json(cls, text: str) -> _Request:
         fields = json.loads(text)
-        return cls(**{**fields, "maps": tuple(fields["maps"])})
+        names = {name: tuple(fields[name]) for name in ("maps", "actions")}
+        return cls(**{**fields, **names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +302,7 @@ def _load(file: pathlib.Path, request: _Request) -> Recording:
             episode_starts=arrays["episode_starts"],
             map_ids=arrays["map_ids"],
             maps=request.maps,
+            action_names=request.actions,
         )
     expected = len(request.maps) * request.frames_per_map
     if len(recording.frames) != expected:
@@ -303,6 +331,7 @@ def _join(recordings: list[Recording]) -> Recording:
         episode_starts=np.concatenate([r.episode_starts for r in recordings]),
         map_ids=np.repeat(np.arange(len(recordings), dtype=np.int32), lengths),
         maps=tuple(r.maps[0] for r in recordings),
+        action_names=recordings[0].action_names,
     )
 
 
@@ -406,7 +435,7 @@ def _progress_bar(jobs: list[_Job]):
 # The child: everything below runs in a process of its own, in a temporary folder.
 
 
-def _open_game(map_name: str, image_size: int, seed: int):
+def _open_game(map_name: str, image_size: int, seed: int, buttons: Sequence[str]):
     import vizdoom as vzd
 
     game = vzd.DoomGame()
@@ -431,10 +460,7 @@ def _open_game(map_name: str, image_size: int, seed: int):
     game.set_episode_timeout(_EPISODE_TICS)
     game.set_doom_skill(1)
     game.add_game_args("-nomonsters")
-    # No USE button: it prints messages into the frame.
-    game.set_available_buttons(
-        [vzd.Button.MOVE_FORWARD, vzd.Button.TURN_LEFT, vzd.Button.TURN_RIGHT]
-    )
+    game.set_available_buttons([getattr(vzd.Button, BUTTONS[name]) for name in buttons])
     game.set_available_game_variables([vzd.GameVariable.POSITION_X, vzd.GameVariable.POSITION_Y])
     try:
         game.init()
@@ -454,8 +480,19 @@ def _resize(screen: np.ndarray, size: int) -> np.ndarray:
 class _Walker:
     """Goes forward or turns for a few steps at random, and turns away from walls."""
 
-    def __init__(self, rng: np.random.Generator, frame_skip: int) -> None:
+    def __init__(
+        self, rng: np.random.Generator, frame_skip: int, actions: Sequence[str] = ACTIONS
+    ) -> None:
         self._rng = rng
+        self._forward = [i for i, name in enumerate(actions) if "forward" in name.split("+")]
+        self._others = [i for i in range(len(actions)) if i not in self._forward]
+        turns = [i for i, name in enumerate(actions) if name in ("left", "right")]
+        self._away = turns or self._others or self._forward
+        # More than half of the time it goes forward, where it can do something else too.
+        both = self._forward and self._others
+        self._shares = np.zeros(len(actions))
+        for group, share in ((self._forward, 0.6), (self._others, 0.4)):
+            self._shares[group] = (share if both else 1.0) / max(1, len(group))
         # The first step from standing is already longer than one map unit a tic.
         self._least_way = 1.0 * frame_skip
         self.reset()
@@ -468,15 +505,16 @@ class _Walker:
     def next_action(self, position: np.ndarray) -> int:
         if self._ran_into_wall(position):
             # Far enough, mostly, to look along the wall or away from it.
-            self._choose(int(self._rng.integers(1, 3)), fewest=4, most=9)
+            self._choose(self._away[self._rng.integers(len(self._away))], fewest=4, most=9)
         elif self._steps_left == 0:
-            self._choose(int(self._rng.choice(3, p=[0.6, 0.2, 0.2])), fewest=2, most=6)
+            chosen = int(self._rng.choice(len(self._shares), p=self._shares))
+            self._choose(chosen, fewest=2, most=6)
         self._steps_left -= 1
         self._position = position
         return self._action
 
     def _ran_into_wall(self, position: np.ndarray) -> bool:
-        if self._position is None or ACTIONS[self._action] != "forward":
+        if self._position is None or self._action not in self._forward:
             self._way = 0.0
             return False
         way, before = float(np.hypot(*(position - self._position))), self._way
@@ -496,8 +534,10 @@ def _record_map(request: _Request) -> Recording:
     frames = np.empty((n, size, size, 3), np.uint8)
     actions = np.empty(n, np.int32)
     episode_starts = np.zeros(n, bool)
-    walker = _Walker(rng, request.frame_skip)
-    game = _open_game(map_name, size, seed=int(rng.integers(2**31)))
+    walker = _Walker(rng, request.frame_skip, request.actions)
+    combinations = [name.split("+") for name in request.actions]
+    buttons = [name for name in BUTTONS if any(name in held for held in combinations)]
+    game = _open_game(map_name, size, int(rng.integers(2**31)), buttons)
     try:
         for t in range(n):
             if t == 0 or game.is_episode_finished() or game.is_player_dead():
@@ -507,12 +547,14 @@ def _record_map(request: _Request) -> Recording:
             state = game.get_state()
             frames[t] = _resize(state.screen_buffer, size)
             actions[t] = walker.next_action(np.array(state.game_variables))
-            game.make_action([actions[t] == a for a in range(len(ACTIONS))], request.frame_skip)
+            held = combinations[actions[t]]
+            game.make_action([button in held for button in buttons], request.frame_skip)
             if t % 200 == 0:
                 pathlib.Path("progress").write_text(str(t))
     finally:
         game.close()
-    return Recording(frames, actions, episode_starts, np.zeros(n, np.int32), (map_name,))
+    map_ids = np.zeros(n, np.int32)
+    return Recording(frames, actions, episode_starts, map_ids, (map_name,), request.actions)
 
 
 def _child_main() -> None:

@@ -98,6 +98,31 @@ def test_an_action_changes_the_frame_after_it(small):
     assert np.median(shifts) < 0
 
 
+def test_other_actions(tmp_path):
+    names = ("forward", "right", "forward+right", "step left", "backward")
+    found = record("my_way_home", 400, 32, actions=names, path=tmp_path / "a.npz", progress=False)
+    assert found.action_names == names and found.of("my_way_home").action_names == names
+    assert set(found.actions) == set(range(len(names)))
+    share = np.isin(found.actions, [0, 2]).mean()
+    assert 0.3 < share < 0.8
+    by_action: dict = {}
+    for t in range(1, 399):
+        if found.actions[t] == found.actions[t - 1] and not found.episode_starts[t : t + 2].any():
+            shift = shift_of(found.frames[t], found.frames[t + 1])
+            by_action.setdefault(names[found.actions[t]], []).append(shift)
+    # Who turns to the right sees things move to the left, and who steps to the left to the right.
+    assert np.median(by_action["right"]) < 0 and np.median(by_action["forward+right"]) < 0
+    assert np.mean(by_action["step left"]) > 0
+    again = record("my_way_home", 400, 32, actions=names, path=tmp_path / "a.npz")
+    assert_same(again, found)
+
+
+@pytest.mark.parametrize("actions", [(), ("jump",), ("forward+jump",), ("left", "left")])
+def test_unknown_actions_are_refused_by_name(actions, tmp_path):
+    with pytest.raises(ValueError, match="`actions` must be different ones"):
+        record("my_way_home", 5, 16, actions=actions, path=tmp_path / "a.npz")
+
+
 def test_the_seed_decides_all_and_maps_do_not_depend_on_each_other(small, tmp_path):
     alone = record(**{**SMALL, "maps": "freedoom1:E1M1"}, path=tmp_path / "alone.npz")
     assert_same(alone, small.of("freedoom1:E1M1"))
