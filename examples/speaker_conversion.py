@@ -99,7 +99,8 @@ def unconditional_8k(*_: int) -> WaveNet:
 def parallel(sample_rate: int, hidden: int) -> Callable[[int, int], AudioVQVAE]:
     def make(speakers: int, downsampling: int) -> AudioVQVAE:
         sizes = {"hidden": hidden, "finest_hidden": 16}
-        decoder = ParallelDecoder(STRIDES[downsampling], dilations=(1, 3), **sizes)
+        voices = {"sample_rate": sample_rate, "seed": 1}
+        decoder = ParallelDecoder(STRIDES[downsampling], dilations=(1, 3), **voices, **sizes)
         options = {"downsampling": downsampling, **sizes}
         return AudioVQVAE(sample_rate, num_speakers=speakers, decoder=decoder, **options)
 

@@ -155,8 +155,9 @@ class AudioVQVAE(Autoencoder):
             self._pitch_tracker = keras.metrics.Mean(name="pitch_loss")
         if num_speakers is not None:
             positive_integer("num_speakers", num_speakers)
-            # Of smaller vectors decoders make little at first, and look for the voice in the codes.
-            start = keras.initializers.RandomNormal(stddev=0.3)
+            # Of small vectors a parallel decoder makes little at first, and looks for the voice in
+            # the codes. A WaveNet is to look at the codes before anything else.
+            start = "uniform" if self.is_autoregressive else keras.initializers.RandomNormal(0, 0.3)
             self._speakers = keras.layers.Embedding(
                 num_speakers, speaker_dim, embeddings_initializer=start, dtype=dtype
             )
