@@ -57,9 +57,9 @@ bench: .venv/installed .venv-peers/installed
 EXTRAS = --extra examples --extra dev
 lock:
 	uv pip compile -q --python-version 3.11 --no-emit-package pip requirements/lock.in pyproject.toml \
-		$(EXTRAS) --extra audio --extra probability --extra serving -o requirements/lock.txt
+		$(EXTRAS) --extra audio --extra video --extra probability --extra serving -o requirements/lock.txt
 	uv pip compile -q --python-version 3.11 --no-emit-package pip requirements/next.in pyproject.toml \
-		$(EXTRAS) -o requirements/next.txt
+		$(EXTRAS) --extra video -o requirements/next.txt
 
 clean:
 	rm -rf .venv .venv-next .venv-peers build dist runs

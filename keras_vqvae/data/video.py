@@ -282,7 +282,7 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
     - `.npz` files with arrays `frames` and, if there are any, `actions`, as `Episode` has them;
     - videos (MP4 and others that ffmpeg reads), with the actions in a CSV file of the same name:
       a line for each frame, of one integer, or several numbers, under a heading. Videos need
-      `pip install "keras_vqvae[examples]"`.
+      `pip install "keras_vqvae[video]"`.
 
     Args:
         folder: where the files are.
@@ -323,24 +323,23 @@ def _read_npz(file: pathlib.Path) -> Episode:
 
 def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episode:
     try:
-        import imageio_ffmpeg
+        import av
     except ImportError as error:
-        raise ImportError(
-            'Videos need imageio-ffmpeg: pip install "keras_vqvae[examples]"'
-        ) from error
-    options = []
-    if image_size is not None:
-        height, width = image_size
-        options = ["-vf", f"scale={width}:{height}:flags=area"]
-    reader = imageio_ffmpeg.read_frames(str(file), pix_fmt="rgb24", output_params=options)
+        raise ImportError('Videos need PyAV: pip install "keras_vqvae[video]"') from error
+    height, width = image_size or (None, None)
     try:
-        width, height = next(reader)["size"]
-        if image_size is not None:
-            height, width = image_size
-        raw = list(reader)
-    except (OSError, RuntimeError, StopIteration, KeyError) as error:
-        raise ValueError(f"{file} cannot be read as a video: {str(error)[-300:]}") from error
-    frames = np.frombuffer(b"".join(raw), np.uint8).reshape(-1, height, width, 3)
+        with av.open(str(file)) as container:
+            shown = container.decode(video=0)
+            # Averaged over the pixels that a smaller one covers.
+            pictures = [
+                picture.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+                for picture in shown
+            ]
+    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+        raise ValueError(f"{file} cannot be read as a video: {error}") from error
+    if not pictures:
+        raise ValueError(f"{file} cannot be read as a video: it has no frame.")
+    frames = np.stack(pictures)
     table = file.with_suffix(".csv")
     return Episode(frames, _read_actions(table) if table.exists() else None, str(file))
 

@@ -13,8 +13,10 @@ class PastFrames(keras.layers.Layer):
     """Maps for the next frame, of the frames before it and of the action taken in the last.
 
     A convolution over all the past frames at once (a causal one in time, as wide as there are
-    frames), then gated residual blocks, `x + W (tanh(W_f * x + V_f a) ⊙ sigmoid(W_g * x + V_g a))`,
-    in which the action a opens and closes gates: so different actions move the picture differently.
+    frames), then gated residual blocks, `x + W (tanh(f) ⊙ sigmoid(g))`. The action a scales and
+    shifts what goes in, `f, g = (W * x) ⊙ (1 + V a) + U a`, from the beginning by much: so
+    different actions move the picture differently (Oh et al. 2015, "Action-conditional video
+    prediction", found products to be what it takes).
     Each place has a vector of its own: going forward moves the left of a picture to the left and
     the right of it to the right.
 
@@ -55,7 +57,12 @@ class PastFrames(keras.layers.Layer):
             narrow.build((None, height, width, self.filters))
         if action_shape is not None:
             self._actions = [
-                keras.layers.Dense(2 * self.filters, use_bias=False, dtype=self.dtype_policy)
+                keras.layers.Dense(
+                    4 * self.filters,
+                    use_bias=False,
+                    kernel_initializer=keras.initializers.RandomNormal(stddev=0.5),
+                    dtype=self.dtype_policy,
+                )
                 for _ in self.dilations
             ]
             for dense in self._actions:
@@ -73,7 +80,8 @@ class PastFrames(keras.layers.Layer):
         for number, (wide, narrow) in enumerate(zip(self._wide, self._narrow, strict=True)):
             gates = wide(x)
             if action is not None:
-                gates = gates + self._actions[number](action)[:, None, None]
+                scale, shift = ops.split(self._actions[number](action)[:, None, None], 2, -1)
+                gates = gates * (1.0 + scale) + shift
             signal, gate = ops.split(gates, 2, -1)
             x = x + narrow(ops.tanh(signal) * ops.sigmoid(gate))
         return ops.relu(x)

@@ -26,7 +26,9 @@ class VideoPredictor(Model):
     van den Oord et al. 2017, "Neural Discrete Representation Learning", section 4.4: from the codes
     of six frames and a sequence of actions those of the next frames, without ever going back to
     pixels. A frame's codes are drawn by a `PixelCNN`, conditioned on maps that `PastFrames` makes
-    of the codes of the `context_frames` frames before and of the action.
+    of the codes of the `context_frames` frames before and of the action. The maps also expect a
+    vector at each place, and codes are the likelier the more they are alike to it (their inner
+    product is added to the logits): what moves without changing is then soon learnt.
 
     ```python
     predictor = VideoPredictor(vqvae, num_actions=3)
@@ -108,9 +110,11 @@ class VideoPredictor(Model):
             kernel_size=kernel_size,
             dtype=dtype,
         )
-        self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
         codes = keras.KerasTensor((None, *self.grid_shape), "int32")
         vector = tuple(vqvae.quantizer.decode(codes).shape[1:])
+        self._expected = keras.layers.Dense(vector[-1], dtype=dtype)
+        self._expected.build((None, *self.grid_shape, hidden))
+        self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
         self._past.build(
             (None, self.context_frames, *vector), (None, num_actions) if num_actions else None
         )
@@ -146,7 +150,7 @@ class VideoPredictor(Model):
             action = _fold(actions[:, past - 1 : past - 1 + steps])
         maps = self._past(_fold(windows), action)
         following = codes[:, past:]
-        logits = self.frame_model.logits(_fold(following), maps)
+        logits = self.frame_model.logits(_fold(following), maps) + self._nearness(maps)
         shape = (-1, steps, *self.grid_shape, self.num_codes)
         return {"outputs": ops.reshape(logits, shape)[:batch], "codes": following[:batch]}
 
@@ -164,6 +168,12 @@ class VideoPredictor(Model):
     def _vectors(self, codes: Tensor) -> Tensor:
         vectors = self.vqvae.quantizer.decode(codes)
         return ops.cast(ops.stop_gradient(vectors), self.compute_dtype)
+
+    def _nearness(self, maps: Tensor) -> Tensor:
+        """Logits `(batch, *grid_shape, num_codes)`: how alike codes are to what maps expect."""
+        every = ops.arange(self.num_codes, dtype="int32")
+        vectors = self._vectors(every[None, None])[0, 0]
+        return ops.matmul(self._expected(maps), ops.transpose(vectors))
 
     def _features(self, actions: Tensor) -> Tensor:
         """Actions as vectors, `(..., num_actions)`."""
@@ -278,9 +288,9 @@ class VideoPredictor(Model):
 
     # Prediction.
 
-    def frame_sampler(self) -> Any:
+    def frame_sampler(self) -> "_FrameSampler":
         """What `sampling.sample_frames` draws each frame with."""
-        return self.frame_model.sampler()
+        return _FrameSampler(self.frame_model.sampler())
 
     def begin_frame(self, past: Tensor, action: Tensor) -> Any:
         """The cache for a frame, given codes `(batch, context_frames, *grid_shape)` and an action.
@@ -288,7 +298,12 @@ class VideoPredictor(Model):
         The action is `(batch, num_actions)` floats, of which there may be none.
         """
         maps = self._past(self._vectors(past), action if self.num_actions else None)
-        return self.frame_model.initial_cache(ops.shape(past)[0], maps)
+        nearness = self._nearness(maps)
+        positions = math.prod(self.grid_shape)
+        by_position = ops.transpose(
+            ops.reshape(nearness, (-1, positions, self.num_codes)), (1, 0, 2)
+        )
+        return self.frame_model.initial_cache(ops.shape(past)[0], maps), by_position
 
     def predict_frames(
         self,
@@ -494,6 +509,23 @@ class VideoPredictor(Model):
         if isinstance(config["vqvae"], dict):
             config["vqvae"] = keras.saving.deserialize_keras_object(config["vqvae"], custom_objects)
         return cls(**config)
+
+
+class _FrameSampler:
+    """The sampler of a frame, whose cache holds logits to be added, by position, besides."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+        self.draw = sampler.draw
+
+    def begin_row(self, cache: tuple, previous_row: Tensor, row: Tensor) -> tuple:
+        inner, added = cache
+        return self._sampler.begin_row(inner, previous_row, row), added
+
+    def step(self, cache: tuple, previous: Tensor, position: Tensor) -> tuple[Tensor, tuple]:
+        inner, added = cache
+        logits, inner = self._sampler.step(inner, previous, position)
+        return logits + ops.take(added, position, axis=0), (inner, added)
 
 
 def _kind(x: Any) -> str:

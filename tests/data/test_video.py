@@ -1,7 +1,6 @@
 """Episodes and windows: none crosses an episode's end, order by seed, files, bad input."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +156,15 @@ def test_folder_of_arrays(tmp_path: Path) -> None:
 
 
 def test_folder_of_videos(tmp_path: Path) -> None:
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="videos need imageio-ffmpeg")
+    av = pytest.importorskip("av", reason="videos need PyAV")
     raw = np.zeros((6, 32, 48, 3), np.uint8)
     raw[..., 0] = np.arange(6)[:, None, None] * 40
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo",
-               "-pix_fmt", "rgb24", "-s", "48x32", "-r", "10", "-i", "-", "-qp", "0",
-               str(tmp_path / "walk.mp4")]  # fmt: skip
-    subprocess.run(command, input=raw.tobytes(), check=True)
+    with av.open(str(tmp_path / "walk.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv444p"
+        for picture in raw:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
     (tmp_path / "walk.csv").write_text("action\n" + "".join(f"{i % 3}\n" for i in range(6)))
     (read,) = video.read_folder(tmp_path)
     assert read.frames.shape == raw.shape
@@ -233,3 +234,49 @@ def test_bad_arguments_and_files(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"no zip")
     with pytest.raises(ValueError, match=r"a\.npz cannot be read"):
         video.read_folder(tmp_path)
+
+
+def test_rlds(tmp_path: Path) -> None:
+    tfds = pytest.importorskip("tensorflow_datasets")
+    steps = tfds.features.Dataset(
+        {
+            "observation": {"image": tfds.features.Image(shape=(4, 6, 3), encoding_format="png")},
+            "action": tfds.features.Tensor(shape=(2,), dtype=np.float64),
+        }
+    )
+    info = tfds.features.FeaturesDict({"steps": steps})
+    episodes = [episode(i, n, "continuous") for i, n in enumerate((4, 3))]
+
+    class KerasVqvaeWalks(tfds.core.GeneratorBasedBuilder):
+        """Two episodes."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(builder=self, features=info)
+
+        def _split_generators(self, dl_manager: Any) -> dict:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Any:
+            for number, e in enumerate(episodes):
+                pairs = zip(e.frames, e.actions, strict=True)
+                yield (
+                    number,
+                    {
+                        "steps": [
+                            {"observation": {"image": frame}, "action": action.astype("float64")}
+                            for frame, action in pairs
+                        ]
+                    },
+                )
+
+    builder = KerasVqvaeWalks(data_dir=str(tmp_path))
+    builder.download_and_prepare()
+    read = video.read_tfds("keras_vqvae_walks", "train", data_dir=tmp_path)
+    for found, wanted in zip(sorted(read, key=len, reverse=True), episodes, strict=True):
+        np.testing.assert_array_equal(found.frames, wanted.frames)
+        np.testing.assert_array_equal(found.actions, wanted.actions)
+        assert found.actions.dtype == np.float32
+    without = video.read_tfds("keras_vqvae_walks", "train", action=None, data_dir=tmp_path)
+    assert all(e.actions is None for e in without)

@@ -22,7 +22,7 @@ def test_shape_weights_and_configuration(actions: int, tmp_path: Path) -> None:
     action = floats((3, actions)) if actions else None
     out = layer(floats(SHAPE), action)
     assert tuple(out.shape) == (3, 5, 6, 8) == layer.compute_output_shape(SHAPE)
-    block = 9 * 8 * 16 + 16 + 8 * 8 + 8 + actions * 16
+    block = 9 * 8 * 16 + 16 + 8 * 8 + 8 + actions * 32
     assert num_entries(layer.trainable_weights) == 5 * 6 * 8 + 9 * 4 * 2 * 8 + 8 + 2 * block
     copy = copy_by_config(layer)
     if not copy.built:

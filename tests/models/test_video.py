@@ -62,9 +62,8 @@ def data(kind: str, x: np.ndarray) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shared_checks(kind: str, tmp_path: Path) -> None:
     model = make(kind)
-    own = num_entries(model._past.trainable_weights) + num_entries(
-        model.frame_model.trainable_weights
-    )
+    parts = (model._past, model._expected, model.frame_model)
+    own = sum(num_entries(part.trainable_weights) for part in parts)
     check_model(
         lambda **kw: make(kind, **kw),
         data(kind, frames() if kind in ("none", "discrete") else codes()),
@@ -105,6 +104,7 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
     given = None
     if kind != "none":
         given = floats((count, TIME, KINDS[kind]), 1)
+    model._nearness = lambda maps: model._expected(maps) @ floats((4, 7), 3)
     # What is differentiated by are vectors of codes, and actions as vectors.
     model._vectors = lambda x: x[..., :4]
     model.frame_model._embedding = lambda x: x[..., 4:]

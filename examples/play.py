@@ -1,0 +1,181 @@
+"""Walk through a world that a model has learned: a small local web page with arrow keys.
+
+    python examples/video_prediction.py              # learns it first
+    python examples/play.py runs/video_prediction_tiny
+    python examples/play.py RUN --port 8001 --temperature 0.3
+
+Every frame is predicted from the codes of the six before it and the key that is held; no map and no
+engine is behind it. The page is at http://127.0.0.1:8000, for this machine alone.
+"""
+
+import argparse
+import base64
+import io
+import json
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import flask
+import keras
+import numpy as np
+from PIL import Image
+from support import scores
+
+from keras_vqvae import VideoPredictor
+
+MOST_WALKS = 16  # that are remembered; the oldest is forgotten
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>A learned world</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 40rem; color: #222;
+       text-align: center }
+img { width: 384px; height: 384px; image-rendering: pixelated; background: #000 }
+button { font: inherit; margin: .3rem; padding: .4rem 1rem }
+#said { color: #555; min-height: 1.5em }
+</style>
+<h1>A learned world</h1>
+<img id="frame" alt="what the model predicts that you see">
+<p id="said" role="status"></p>
+<p>{% for action in actions %}<button data-action="{{ loop.index0 }}">{{ action }}</button>
+{% endfor %}<button id="start">start elsewhere</button></p>
+<p>Hold an arrow key, or press the buttons. Nothing but the model's predictions is shown{% if
+brightened %}, brightened for display{% endif %}.</p>
+<script>
+const keys = {{ keys|tojson }}, frame = document.getElementById("frame");
+const said = document.getElementById("said");
+let walk = null, held = null, busy = false, steps = 0;
+async function ask(what, body) {
+  const answer = await fetch(what, {method: "POST", headers: {"Content-Type": "application/json"},
+                                    body: JSON.stringify(body)});
+  const found = await answer.json();
+  if (!answer.ok) { said.textContent = found.error; held = null; return null; }
+  frame.src = found.frame;
+  return found;
+}
+async function start() {
+  const found = await ask("start", {});
+  if (found) { walk = found.walk; steps = 0; said.textContent = "You are somewhere."; }
+}
+async function step(action) {
+  if (busy || walk === null) return;
+  busy = true;
+  const found = await ask("step", {walk, action});
+  busy = false;
+  if (found) {
+    steps += 1;
+    said.textContent = `${steps} frames, ${found.milliseconds.toFixed(0)} ms for the last`;
+  }
+  if (held !== null) step(held);
+}
+addEventListener("keydown", event => {
+  if (event.key in keys) {
+    event.preventDefault();
+    held = keys[event.key];
+    step(held);
+  }
+});
+addEventListener("keyup", event => { if (keys[event.key] === held) held = null; });
+for (const button of document.querySelectorAll("[data-action]"))
+  button.addEventListener("click", () => step(Number(button.dataset.action)));
+document.getElementById("start").addEventListener("click", start);
+start();
+</script></html>"""
+
+# Which key does what, where the model knows that action.
+KEYS = {
+    "ArrowUp": "forward",
+    "ArrowLeft": "left",
+    "ArrowRight": "right",
+    "ArrowDown": "backward",
+    "q": "forward+left",
+    "e": "forward+right",
+    "a": "step left",
+    "d": "step right",
+}
+
+
+def make_app(
+    predictor: VideoPredictor, contexts: np.ndarray, actions: Sequence[str], temperature: float
+) -> flask.Flask:
+    """The page and its two requests, `start` and `step`.
+
+    Args:
+        predictor: with discrete actions.
+        contexts: uint8 `(n, context_frames, height, width, 3)`, where walks may start.
+        actions: their names.
+        temperature: of predictions.
+    """
+    app = flask.Flask(__name__)
+    walks: OrderedDict[str, dict] = OrderedDict()
+    one_at_a_time = threading.Lock()
+    brightened = bool(contexts.mean() < 64)
+    keys = {key: actions.index(name) for key, name in KEYS.items() if name in actions}
+
+    def shown(frame: np.ndarray) -> str:
+        picture = Image.fromarray(scores.brightened(frame) if brightened else frame)
+        file = io.BytesIO()
+        picture.save(file, "png")
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+    def refused(message: str) -> tuple:
+        return flask.jsonify(error=message), 400
+
+    @app.get("/")
+    def page() -> str:
+        return flask.render_template_string(PAGE, actions=actions, keys=keys, brightened=brightened)
+
+    @app.post("/start")
+    def start() -> flask.Response:
+        context = contexts[np.random.default_rng().integers(len(contexts))]
+        walk = uuid.uuid4().hex
+        with one_at_a_time:
+            seed = int(np.random.default_rng().integers(2**31))
+            walks[walk] = {"state": predictor.start(context[None]), "seed": seed}
+            while len(walks) > MOST_WALKS:
+                walks.popitem(last=False)
+        return flask.jsonify(walk=walk, frame=shown(context[-1]))
+
+    @app.post("/step")
+    def step() -> flask.Response | tuple:
+        asked = flask.request.get_json(silent=True)
+        if not isinstance(asked, dict) or not {"walk", "action"} <= set(asked):
+            return refused('send {"walk": ..., "action": ...}')
+        action = asked["action"]
+        if type(action) is not int or not 0 <= action < len(actions):
+            return refused(f"action must be an integer in [0, {len(actions)}), got {action!r}")
+        with one_at_a_time:
+            if asked["walk"] not in walks:
+                return refused("this walk is not known any more: start elsewhere")
+            begin = time.perf_counter()
+            walk = walks[asked["walk"]]
+            frames, walk["state"] = predictor.step(
+                walk["state"], np.array([action], "int32"), seed=walk["seed"],
+                temperature=temperature,
+            )  # fmt: skip
+            milliseconds = 1e3 * (time.perf_counter() - begin)
+        return flask.jsonify(frame=shown(frames[0]), milliseconds=milliseconds)
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the folder of a run of video_prediction.py")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--temperature", type=float, default=0.5)
+    args = parser.parse_args()
+    if not (args.run / "predictor.keras").exists():
+        parser.error(f"{args.run} has no predictor.keras: run examples/video_prediction.py first")
+    predictor = keras.models.load_model(args.run / "predictor.keras")
+    contexts = np.load(args.run / "contexts.npy")
+    actions = json.loads((args.run / "actions.json").read_text())
+    app = make_app(predictor, contexts, actions, args.temperature)
+    app.run("127.0.0.1", args.port, threaded=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Figures of predicted video: likeness step by step, motion, sharpness."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vqvae.data.video import Episode
+
+# Frames of a quarter of the width are the most that a turn shifts a picture by.
+LARGEST_SHIFT = 16
+
+
+def cut(episodes: Sequence[Episode], length: int, every: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows `(n, length, ...)` of frames and of actions."""
+    places = [(e, t) for e in episodes for t in range(0, len(e) - length + 1, every)]
+    frames, actions = (
+        np.stack([getattr(e, name)[t : t + length] for e, t in places])
+        for name in ("frames", "actions")
+    )
+    return frames, actions
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of so many, from all over."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def by_step(originals: np.ndarray, frames: np.ndarray) -> dict[str, list[float]]:
+    """PSNR in dB and SSIM of each step; uint8 `(n, steps, h, w, c)`.
+
+    SSIM is the mean over examples. PSNR is that of the mean squared error: where somebody turns
+    there and back, a copy is without error, and a mean of PSNRs would be infinite.
+    """
+    figures: dict = {"PSNR": [], "SSIM": []}
+    for step in range(originals.shape[1]):
+        pair = originals[:, step], frames[:, step]
+        error = np.mean((pair[0].astype("float32") - pair[1]) ** 2)
+        figures["PSNR"].append(float(10 * np.log10(255**2 / max(error, 1e-6))))
+        figures["SSIM"].append(float(np.mean(tf.image.ssim(*pair, 255))))
+    return figures
+
+
+def shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """By how many pixels pictures `(n, h, w, c)` move to the right (phase correlation)."""
+    window = np.hanning(before.shape[1])[:, None] * np.hanning(before.shape[2])
+    spectra = []
+    for pictures in (before, after):
+        grey = pictures.astype("float32").mean(-1)
+        grey -= grey.mean((1, 2), keepdims=True)
+        spectra.append(np.fft.fft2(grey * window))
+    cross = spectra[1] * np.conj(spectra[0])
+    peaks = np.fft.ifft2(cross / np.maximum(np.abs(cross), 1e-6)).real
+    along = np.fft.fftshift(peaks, (1, 2))
+    middle_row, middle = along.shape[1] // 2, along.shape[2] // 2
+    near = along[
+        :, middle_row - 2 : middle_row + 3, middle - LARGEST_SHIFT : middle + LARGEST_SHIFT + 1
+    ].max(1)
+    return near.argmax(1) - LARGEST_SHIFT
+
+
+def obedience(
+    last: np.ndarray, frames: np.ndarray, actions: np.ndarray, left: int, right: int
+) -> dict[str, float]:
+    """In which share of the turns the picture moves the way that it must.
+
+    Who turns to the left sees things move to the right.
+
+    Args:
+        last: `(n, h, w, c)`, the frames before.
+        frames: `(n, steps, h, w, c)`.
+        actions: `(n, steps)`, those that led to the frames.
+        left: the action of turning left.
+        right: that of turning right.
+    """
+    before = np.concatenate([last[:, None], frames[:, :-1]], 1)
+    turns = np.isin(actions, (left, right))
+    moved = shift(before[turns], frames[turns])
+    wanted = np.where(actions[turns] == left, 1, -1)
+    return {
+        "share": float(np.mean(np.sign(moved) == wanted)),
+        "turns": int(turns.sum()),
+        "median pixels": float(np.median(moved * wanted)),
+    }
+
+
+def gradient_energy(frames: np.ndarray) -> float:
+    """Mean squared difference of neighbouring pixels."""
+    x = frames.astype("float32")
+    return float(np.mean(np.diff(x, axis=-2) ** 2) + np.mean(np.diff(x, axis=-3) ** 2))
+
+
+def liveliness(frames: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Whether long predictions stay pictures, beside real ones; shares of 1 are like real ones.
+
+    Args:
+        frames: `(n, steps, h, w, c)`, of which the last ten are looked at.
+        real: `(n, h, w, c)`.
+    """
+    late = frames[:, -10:].astype("float32")
+    inside = late.std((2, 3)).mean()
+    return {
+        "contrast within frames / real": float(inside / real.astype("float32").std((1, 2)).mean()),
+        "gradient energy / real": gradient_energy(late) / gradient_energy(real),
+        "mean change from frame to frame": float(np.abs(np.diff(late, axis=1)).mean()),
+    }
