@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of a run of video_prediction.py")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--temperature", type=float, default=0.5)
+    parser.add_argument("--temperature", type=float, default=1.0)
     args = parser.parse_args()
     if not (args.run / "predictor.keras").exists():
         parser.error(f"{args.run} has no predictor.keras: run examples/video_prediction.py first")

@@ -182,11 +182,11 @@ def measure(
         frames, actions = video_scores.cut(episodes, CONTEXT + STEPS, 2)
         led = actions[:, CONTEXT - 1 : -1]
         turning = np.flatnonzero(np.all(np.isin(led, (left, right)), 1))
-        groups = {"all": np.arange(len(frames)), "turning": turning}
+        groups = {"all": np.arange(len(frames))}
+        if -1 not in (left, right) and len(turning):
+            groups["turning"] = turning
         figures[name] = {}
         for group, rows in groups.items():
-            if not len(rows):
-                continue
             some = rows[video_scores.evenly(len(rows), 96)]
             truth, last = frames[some, CONTEXT:], frames[some, CONTEXT - 1]
             made = predicted(frames[some], led[some])
@@ -211,7 +211,8 @@ def measure(
                     "real frames": video_scores.obedience(last, truth, led[some], left, right),
                 }
             figures[name][group] = row
-            shown[f"{name}, {group}"] = {"truth": truth[:6], "prediction": made[:6]}
+            six = video_scores.evenly(len(some), 6)
+            shown[f"{name}, {group}"] = {"truth": truth[six], "prediction": made[six]}
         context = frames[video_scores.evenly(len(frames), 8), :CONTEXT]
         rng = np.random.default_rng(0)
         walk = np.repeat(rng.integers(0, len(names), (len(context), LONG // 5)), 5, 1).astype(

@@ -149,19 +149,15 @@ def windows(
         whole = {name: tf.convert_to_tensor(_small(array)) for name, array in parts.items()}
 
     def cut(start: tf.Tensor) -> dict:
-        return {
-            name: _as_int(name, tensor[start : start + length]) for name, tensor in whole.items()
-        }
-
-    def shaped(start: tf.Tensor) -> dict:
-        return {
-            name: tf.ensure_shape(x, (length, *whole[name].shape[1:]))
-            for name, x in cut(start).items()
-        }
+        window = {}
+        for name, tensor in whole.items():
+            part = tf.ensure_shape(tensor[start : start + length], (length, *tensor.shape[1:]))
+            window[name] = tf.cast(part, tf.int32) if name == "codes" else part
+        return window
 
     order = Order(len(starts), batch_size, seed, repeat, shard)
     rows = order.elements(tf.data.Dataset.from_tensor_slices(starts))
-    return order.finish(rows.map(shaped, tf.data.AUTOTUNE).batch(batch_size))
+    return order.finish(rows.map(cut, tf.data.AUTOTUNE).batch(batch_size))
 
 
 def _small(array: np.ndarray) -> np.ndarray:
@@ -169,10 +165,6 @@ def _small(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and array.dtype.kind in "iu" and array.size and array.max() < 65536:
         return array.astype("uint16")
     return array
-
-
-def _as_int(name: str, x: tf.Tensor) -> tf.Tensor:
-    return tf.cast(x, tf.int32) if name == "codes" else x
 
 
 def _check_alike(episodes: list[Episode]) -> None:
