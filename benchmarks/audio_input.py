@@ -1,9 +1,11 @@
 """How fast sound files become batches of crops: tensorflow-io, soundfile, and a plain Python loop.
 
-The first two are `audio.from_folder` with its two decoders; the third is what people write first:
-a loop over `soundfile.read`, `soxr.resample` where the rate differs, a random crop, and a stack.
-Counted are the seconds of sound that are decoded, each file whole, in a second of an endless
-iteration, in which the files come from the system's cache.
+The first two are `audio.from_folder` with its two decoders, beside its default, which takes one of
+them for each file; the last is what people write first: a loop over `soundfile.read`,
+`soxr.resample` where the rate differs, a random crop, and a stack. Counted are the seconds of sound
+that the files hold, each whole, though soundfile reads no more than the crop of WAV and FLAC that
+is not resampled; in a second of an endless iteration, in which the files come from the system's
+cache.
 `python benchmarks/audio_input.py`
 """
 
@@ -69,8 +71,8 @@ def sides(folder: Path) -> dict:
     from keras_vqvae.data.audio_files import native_problem
 
     made = {}
-    for decoder in ("tensorflow-io", "soundfile"):
-        if decoder == "soundfile" or not native_problem():
+    for decoder in ("auto", "tensorflow-io", "soundfile"):
+        if decoder != "tensorflow-io" or not native_problem():
             made[decoder] = audio.from_folder(
                 folder, WANTED_RATE, CROP, BATCH, seed=0, repeat=True, decoder=decoder
             )

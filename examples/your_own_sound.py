@@ -49,6 +49,8 @@ def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list
     options = {"speakers": args.speakers, "channels": "mix", "skip_corrupt": True}
     dataset = audio.from_folder(folder, args.sample_rate, batch_size=1, **options)
     files, _ = audio.check_folder(folder)  # those that `from_folder` takes, in its order
+    if args.speakers:
+        files = [file for file in files if file.parent != folder]
     kept = []
     for file, example in zip(files, dataset.as_numpy_iterator(), strict=True):
         speaker = int(example["speaker"][0]) if args.speakers else 0

@@ -11,6 +11,8 @@ from keras_vqvae import functional, layers, likelihoods, metrics, models, sampli
 from keras_vqvae.layers import (
     CausalConv1D,
     CausalConv1DTranspose,
+    CausalConv3D,
+    CausalConv3DTranspose,
     ConvDecoder,
     ConvEncoder,
     GatedMaskedConv2D,
@@ -34,6 +36,7 @@ from keras_vqvae.models import (
     PixelCNN,
     Streaming,
     VideoPredictor,
+    VideoVQVAE,
     WaveNet,
     WaveNetDecoder,
 )
@@ -48,6 +51,8 @@ __all__ = [
     "Categorical",
     "CausalConv1D",
     "CausalConv1DTranspose",
+    "CausalConv3D",
+    "CausalConv3DTranspose",
     "CodeUsage",
     "ConvDecoder",
     "ConvEncoder",
@@ -64,6 +69,7 @@ __all__ = [
     "Streaming",
     "VectorQuantizer",
     "VideoPredictor",
+    "VideoVQVAE",
     "WaveNet",
     "WaveNetBlock",
     "WaveNetDecoder",

@@ -86,7 +86,8 @@ BAD: dict[str, tuple] = {
     "temperature": ("predict", {"temperature": np.float32(0)}, "temperature must be positive"),
     "top_p": ("predict", {"top_p": np.float32(2)}, "top_p must be"),
     "codes": ("step", {"codes": np.full((3, 2, 2, 3), 7, "int32")}, r"codes must be in \[0, 7\)"),
-    "state": ("step", {"codes": np.zeros((3, 3, 2, 3), "int32")}, "codes must have shape"),
+    "state": ("step", {"codes": np.zeros((3, 1, 2, 3), "int32")}, "codes must be of at least 2"),
+    "grid": ("step", {"codes": np.zeros((3, 2, 3, 3), "int32")}, "codes must have shape"),
 }
 
 

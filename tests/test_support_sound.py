@@ -17,8 +17,9 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from support import judges, listening, sound_scores  # noqa: E402
+from support import judges, listening, psola, sound_scores  # noqa: E402
 
+from keras_vqvae import spectral  # noqa: E402
 from keras_vqvae.data.audio_corpus import Clip  # noqa: E402
 
 RATE = 16000
@@ -166,3 +167,38 @@ def test_listening_page(tmp_path: Path) -> None:
             np.testing.assert_allclose(pcm / 32768, original / scale, atol=1e-4)
     assert "to &lt;high&gt;" in text and "0.51" in text and "2,000" in text
     assert str(tmp_path) not in text
+
+
+def pulses(pitch: float, formant: float, seconds: float) -> np.ndarray:
+    """A damped oscillation each period, as the mouth answers to the throat."""
+    sound = np.zeros(int(seconds * RATE))
+    t = np.arange(RATE // 20) / RATE
+    answer = np.exp(-300 * t) * np.cos(2 * np.pi * formant * t)
+    for start in np.arange(0, len(sound) - len(t), RATE / pitch):
+        sound[int(start) : int(start) + len(t)] += answer
+    return 0.3 * sound
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.0, 1.8])
+def test_psola_changes_the_pitch_and_nothing_else(factor: float) -> None:
+    rng = np.random.default_rng(0)
+    parts = [np.zeros(1600), pulses(120, 900, 0.5), rng.normal(0, 0.05, 3200)]
+    x = np.concatenate([*parts, pulses(120, 2000, 0.5)]).astype("float32")
+    y = psola.at_pitch(x, RATE, factor)
+    assert y.shape == x.shape and y.dtype == np.float32
+    before, after = (
+        keras.ops.convert_to_numpy(spectral.pitch(sound[None], RATE, 160))[0] for sound in (x, y)
+    )
+    both = (before > 0) & (after > 0)
+    assert both.sum() > 60
+    assert np.median(after[both] / before[both]) == pytest.approx(factor, rel=0.02)
+    # Formants: the centre of each vowel's power stays where it is.
+    for start in (1600, 12800):
+        part = slice(start + 800, start + 5600)
+        power = [np.abs(np.fft.rfft(sound[part])) ** 2 for sound in (x, y)]
+        hertz = np.fft.rfftfreq(4800, 1 / RATE)
+        centres = [(p * hertz).sum() / p.sum() for p in power]
+        assert centres[1] == pytest.approx(centres[0], rel=0.1)
+    # What is no voice is left as it is.
+    noise = slice(9600 + 800, 12800 - 800)
+    np.testing.assert_allclose(y[noise], x[noise], atol=2e-3)

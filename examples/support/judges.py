@@ -18,9 +18,13 @@ from keras import layers
 from keras_vqvae import spectral
 from keras_vqvae.data.audio_corpus import Clip, labels_at
 from support import runs
+from support.psola import at_pitch
 
 HOP_SECONDS = 0.01
 SILENCE = ("pau",)  # msu_nsh's label
+
+# Of other voices, as multiples of the labelled one's: from a low man's to a high woman's.
+PITCHES = (0.75, 2.2)
 
 # Log-magnitudes are in nats, and 0 is the level of speech: what is further below is cut off, so
 # that rooms and codecs do not tell clips apart by their background.
@@ -104,8 +108,9 @@ class _Judge:
 class PhoneJudge(_Judge):
     """Tells the phone of every 10 ms, of whoever speaks, having heard one labelled speaker.
 
-    Other voices are imitated in training by stretching the frequency axis (the length of the vocal
-    tract), the time axis (speed) and the colour of the spectrum, and by noise.
+    Other voices are imitated in training by another pitch (`psola`), by stretching the frequency
+    axis (the length of the vocal tract), the time axis (speed) and the colour of the spectrum, and
+    by noise.
 
     Args:
         sample_rate: Hz.
@@ -133,10 +138,17 @@ class PhoneJudge(_Judge):
             raise ValueError("PhoneJudge needs clips with phones, and there are none")
         judge = cls(sample_rate, sorted({phone for clip in clips for _, phone in clip.phones}))
         print(f"PhoneJudge: {judge.network.count_params():,} parameters, {len(clips)} clips")
-        spectra = [judge.features(clip.waveform) for clip in clips]
+        rng = np.random.default_rng(0)
+        spectra = []
+        bar = keras.utils.Progbar(len(clips), unit_name="clip at another pitch")
+        for clip in clips:
+            factor = PITCHES[0] * (PITCHES[1] / PITCHES[0]) ** rng.random()
+            spectra.append(judge.features(at_pitch(clip.waveform, sample_rate, factor)))
+            bar.add(1)
+        spectra += [judge.features(clip.waveform) for clip in clips]
+        clips = 2 * clips
         phones = [judge.frame_labels(clip, len(x)) for clip, x in zip(clips, spectra, strict=True)]
-        batches = judge._batches(spectra, phones, np.random.default_rng(0))
-        judge._train(batches, steps, 3e-3)
+        judge._train(judge._batches(spectra, phones, rng), steps, 3e-3)
         return judge
 
     def features(self, waveform: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ class Show(keras.callbacks.Callback):
 def check_matplotlib(callback: keras.callbacks.Callback) -> None:
     """Raises `ImportError` where matplotlib is not installed, before a training and not in it."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError(f'{type(callback).__name__} needs: pip install "keras_vqvae[examples]"')
+        raise ImportError(f'{type(callback).__name__} needs: pip install ".[examples]"')
 
 
 def new_figure(width: float, height: float) -> Any:

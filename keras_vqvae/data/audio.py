@@ -5,11 +5,12 @@ more to say it is a dict:
 
 - `"waveform"`: float32 `(batch, samples)`; with `mu_law=True` instead
   `"codes"`: int32 `(batch, samples)`, 0 to 255, as `functional.mu_law_encode` makes them;
-- `"speaker"`: int32 `(batch,)`, with `speakers`; the dataset then has `speaker_names`;
+- `"speaker"`: int32 `(batch,)`, with `speakers`; the dataset then has `speaker_names`. Beside codes
+  it is named `"condition"`, as `WaveNet.fit` has it;
 - `"length"`: int32 `(batch,)`, where whole clips are asked for (`crop=None`): how many samples are
-  the clip's. The rest, up to the batch's longest, is silence.
+  the clip's. The rest, up to the batch's longest, are zeros.
 
-Crops always have the same length: a clip that is shorter is followed by silence, and
+Crops always have the same length: a clip that is shorter is padded with zeros, and
 `min_samples=crop` refuses such clips. With a `seed` the place of a crop is decided by the seed, the
 number of the epoch and the clip's place in the data, and nothing else; without, it is the middle.
 
@@ -17,8 +18,11 @@ Order, resuming with `start_at`, and several workers are those of `keras_vqvae.d
 
 Bad files are found before the first batch, not in the middle of training: every file is decoded
 once when the dataset is made. `check=False` reads the headers only, which for hundreds of hours is
-worth it; then NaN or a damaged file ends reading when its turn comes, with its name, and clipping
-is not looked for.
+worth it; then NaN or a damaged file ends reading when it is met, with its name, and clipping is
+not looked for.
+
+Texts and the times of phones are in no batch, since no model takes them: `read_manifest` gives
+them file by file.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ import tensorflow as tf
 from keras_vqvae.data import audio_files
 from keras_vqvae.data.audio_files import SUFFIXES, SoundFile
 from keras_vqvae.data.audio_manifest import Row, read_manifest
+from keras_vqvae.data.files import find_files
 from keras_vqvae.data.images import _import_tfds
+from keras_vqvae.data.options import filled_in
 from keras_vqvae.data.order import Order, check_batch_size, check_shard, is_integer
 
 __all__ = [
@@ -75,6 +81,7 @@ def from_folder(
     mu_law: bool = False,
     seed: int | None = None,
     repeat: bool = False,
+    clipped: str = "refuse",
     skip_corrupt: bool = False,
     check: bool = True,
     shard: tuple[int, int] | None = None,
@@ -102,14 +109,17 @@ def from_folder(
         seed: None for the order of the sorted paths and crops from the middle; an integer to
             reshuffle, and crop elsewhere, for each epoch.
         repeat: whether to go on without end; batches then run across the borders of epochs.
+        clipped: `"refuse"` or `"allow"` files of which more than 1 % of the samples are at full
+            scale or beyond, which then is cut to [-1, 1].
         skip_corrupt: whether to leave out files that cannot be read or are cut off, hold NaN, are
-            clipped (more than 1 % of the samples at full scale) or too short, with a warning that
+            clipped, too short or, with `speakers`, in no folder of a speaker, with a warning that
             counts them.
         check: whether to decode every file beforehand.
         shard: `(index, count)` for this worker's part of every batch, or None for all of it.
-        decoder: `"tensorflow-io"` decodes and resamples in the graph, `"soundfile"` (with soxr) in
-            Python; `"auto"` takes the first where it works, which is up to TensorFlow 2.17. Kinds
-            of files that tensorflow-io does not know go through soundfile in any case.
+        decoder: `"tensorflow-io"` decodes and resamples in the graph, which works up to TensorFlow
+            2.17, `"soundfile"` (with soxr) in Python; `"auto"` takes for each file the faster one:
+            the first for WAV without resampling, the second for all else. What tensorflow-io does
+            not know, or is known to read wrong, goes through soundfile in any case.
 
     Returns:
         A dataset of float32 `(batch, crop)`, or of dicts; see the module.
@@ -121,12 +131,22 @@ def from_folder(
         ImportError: soundfile, soxr or the `decoder` asked for is not installed.
     """
     folder = pathlib.Path(folder)
-    paths = _find_sounds(folder)
-    by_file = [_first_folder(folder, path) for path in paths] if speakers else None
+    paths = find_files(folder, SUFFIXES, "sound")
+    wanted = _wanted_speakers(speakers)
+    if wanted is not False:
+        loose = [path.name for path in paths if path.parent == folder]
+        if loose:
+            cure = (
+                f"With `speakers` every file must lie in a sub-folder of {folder} that is named "
+                "after its speaker; a manifest can name speakers, too."
+            )
+            _report(f"files of {folder} have no speaker", loose, skip_corrupt, cure)
+            paths = [path for path in paths if path.parent != folder]
+    by_file = [path.relative_to(folder).parts[0] for path in paths]
     return _from_files(
         f"`folder` {folder}", paths, by_file, sample_rate, crop, batch_size,
-        speakers=speakers, channels=channels, resample=resample, trim_silence=trim_silence,
-        min_samples=min_samples, mu_law=mu_law, seed=seed, repeat=repeat,
+        speakers=wanted, channels=channels, resample=resample, trim_silence=trim_silence,
+        min_samples=min_samples, mu_law=mu_law, seed=seed, repeat=repeat, clipped=clipped,
         skip_corrupt=skip_corrupt, check=check, shard=shard, decoder=decoder,
     )  # fmt: skip
 
@@ -150,7 +170,8 @@ def from_manifest(
         batch_size: clips in a batch.
         speakers: whether to yield speakers too, from the column `speaker`, numbered in sorted
             order or as in the list that is given here.
-        skip_corrupt: whether to leave out files that cannot be used, and rows that point nowhere.
+        skip_corrupt: whether to leave out files that cannot be used, rows that point nowhere and,
+            with `speakers`, rows without a speaker.
         **options: all others of `from_folder`.
 
     Returns:
@@ -159,8 +180,11 @@ def from_manifest(
     Raises:
         ValueError: as `from_folder`; also where the manifest is wrong, a row points to no file, or
             has no speaker. The message names the line.
+        TypeError: there is no such option.
         ImportError: as `from_folder`.
     """
+    options = filled_in("from_manifest", from_folder, {**options, "skip_corrupt": skip_corrupt})
+    options["speakers"] = wanted = _wanted_speakers(speakers)
     rows = read_manifest(path)
     nowhere = [row for row in rows if not row.path.is_file()]
     if nowhere:
@@ -168,14 +192,19 @@ def from_manifest(
         cure = "Paths are relative to the manifest's folder."
         _report(f"rows of {path} point to no file", named, skip_corrupt, cure)
         rows = [row for row in rows if row.path.is_file()]
-    silent = [f"line {row.line}" for row in rows if speakers and not row.speaker]
-    if silent:
-        _report(f"rows of {path} have no `speaker`", silent, False, "Fill the column in.")
-    by_file = [row.speaker for row in rows] if speakers else None
+    nameless = [f"line {row.line}" for row in rows if not row.speaker]
+    if wanted is not False and nameless:
+        _report(f"rows of {path} have no `speaker`", nameless, skip_corrupt, "Fill the column in.")
+        rows = [row for row in rows if row.speaker]
     return _from_files(
-        f"The manifest {path}", [row.path for row in rows], by_file, sample_rate, crop, batch_size,
-        speakers=speakers, skip_corrupt=skip_corrupt, **options,
-    )  # fmt: skip
+        f"The manifest {path}",
+        [row.path for row in rows],
+        [row.speaker for row in rows],
+        sample_rate,
+        crop,
+        batch_size,
+        **options,
+    )
 
 
 def from_vctk(
@@ -189,6 +218,8 @@ def from_vctk(
     **options: Any,
 ) -> tf.data.Dataset:
     """Batches of VCTK, 110 speakers of English.
+
+    Its texts are not read: they are in the corpus's folder `txt`, one file for each recording.
 
     Args:
         folder: the unpacked corpus, version 0.80 (WAV) or 0.92 (FLAC, two microphones), or one of
@@ -206,17 +237,20 @@ def from_vctk(
 
     Raises:
         ValueError, ImportError: as `from_folder` or `from_tfds`.
+        TypeError: there is no such option.
     """
     if mic not in (1, 2):
         raise ValueError(f"`mic` must be 1 or 2, got {mic!r}.")
+    options["speakers"] = speakers
     if folder is None:
-        name = f"vctk/mic{mic}"
-        return from_tfds(name, "train", sample_rate, crop, batch_size, speakers=speakers, **options)
+        options = filled_in("from_vctk without a folder", from_tfds, options)
+        return from_tfds(f"vctk/mic{mic}", "train", sample_rate, crop, batch_size, **options)
+    options = filled_in("from_vctk", from_folder, options)
     # p225_001.wav or p225_001_mic1.flac
     pattern = re.compile(rf"([ps]\d+)_\d+(_mic{mic})?\.(wav|flac)", re.IGNORECASE)
     what = "VCTK (such as p225/p225_001_mic1.flac)"
     return _from_corpus(
-        folder, what, pattern, sample_rate, crop, batch_size, speakers=speakers, **options
+        pathlib.Path(folder), what, pattern, sample_rate, crop, batch_size, **options
     )
 
 
@@ -226,11 +260,13 @@ def from_librispeech(
     crop: int | None = None,
     batch_size: int = 32,
     *,
-    split: str = "train_clean100",
+    split: str | None = None,
     speakers: bool | Sequence[str] = False,
     **options: Any,
 ) -> tf.data.Dataset:
     """Batches of LibriSpeech, read books in English.
+
+    Its texts are not read: they are beside the recordings, in a file for each chapter.
 
     Args:
         folder: the unpacked corpus or one of its parts, such as `LibriSpeech/train-clean-100`;
@@ -238,7 +274,9 @@ def from_librispeech(
         sample_rate: of the waveforms, in Hz; the recordings have 16000.
         crop: samples in a crop, or None for whole clips.
         batch_size: clips in a batch.
-        split: which part of the TensorFlow Dataset; not for a folder.
+        split: which part, such as `"dev_clean"` or `"train_clean100"`, which in a folder are
+            `dev-clean` and `train-clean-100`. None for all that is in the folder, of the TensorFlow
+            Dataset for `"train_clean100"`.
         speakers: whether to yield speakers too, such as `"1089"`, numbered in sorted order or as
             in the list that is given here.
         **options: all others of `from_folder`, or of `from_tfds`.
@@ -247,17 +285,22 @@ def from_librispeech(
         A dataset of float32 `(batch, crop)`, or of dicts; see the module.
 
     Raises:
-        ValueError, ImportError: as `from_folder` or `from_tfds`.
+        ValueError: as `from_folder` or `from_tfds`; also where `folder` does not have the `split`.
+        TypeError: there is no such option.
+        ImportError: as `from_folder` or `from_tfds`.
     """
+    options["speakers"] = speakers
     if folder is None:
-        return from_tfds(
-            "librispeech", split, sample_rate, crop, batch_size, speakers=speakers, **options
-        )
+        options = filled_in("from_librispeech without a folder", from_tfds, options)
+        split = split or "train_clean100"
+        return from_tfds("librispeech", split, sample_rate, crop, batch_size, **options)
+    options = filled_in("from_librispeech", from_folder, options)
+    folder = pathlib.Path(folder)
+    if split is not None:
+        folder = _part_of_librispeech(folder, split)
     pattern = re.compile(r"(\d+)-\d+-\d+\.flac")
     what = "LibriSpeech (such as 1089/134686/1089-134686-0000.flac)"
-    return _from_corpus(
-        folder, what, pattern, sample_rate, crop, batch_size, speakers=speakers, **options
-    )
+    return _from_corpus(folder, what, pattern, sample_rate, crop, batch_size, **options)
 
 
 def from_arrays(
@@ -270,6 +313,7 @@ def from_arrays(
     mu_law: bool = False,
     seed: int | None = None,
     repeat: bool = False,
+    clipped: str = "refuse",
     shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of waveforms that are in memory.
@@ -286,6 +330,8 @@ def from_arrays(
         seed: None for the order given and crops from the middle; an integer to reshuffle, and crop
             elsewhere, for each epoch.
         repeat: whether to go on without end; batches then run across the borders of epochs.
+        clipped: `"refuse"` or `"allow"` waveforms of which more than 1 % of the samples are at full
+            scale.
         shard: `(index, count)` for this worker's part of every batch, or None for all of it.
 
     Returns:
@@ -297,6 +343,7 @@ def from_arrays(
             says which waveform.
     """
     _check_arguments(1, crop, batch_size, min_samples, shard)
+    _check_clipped(clipped)
     arrays = [np.asarray(waveform) for waveform in waveforms]
     if not arrays:
         raise ValueError("`waveforms` must not be empty.")
@@ -305,7 +352,7 @@ def from_arrays(
         found = ", ".join(sorted(map(str, dtypes)))
         raise ValueError(f"`waveforms` must be all float32, or all int16, got {found}.")
     for i, array in enumerate(arrays):
-        _check_array(f"`waveforms[{i}]`", array, min_samples)
+        _check_array(f"`waveforms[{i}]`", array, min_samples, clipped)
     lengths = np.array([len(array) for array in arrays])
     columns: dict[str, Any] = {"start": np.cumsum(lengths) - lengths, "samples": lengths}
     names = None
@@ -361,7 +408,7 @@ def from_tfds(
         seed: None for the order on disk and crops from the middle; an integer to reshuffle, through
             a buffer of 512 clips, and crop elsewhere, for each epoch.
         shard: `(index, count)` for this worker's part of every batch, or None for all of it.
-        decoder: with what to resample; see `from_folder`.
+        decoder: with what to resample: `"tensorflow-io"`, or soxr for `"soundfile"` and `"auto"`.
 
     Returns:
         A dataset of float32 `(batch, crop)`, or of dicts; see the module.
@@ -372,6 +419,7 @@ def from_tfds(
         ImportError: TensorFlow Datasets is not installed, or cannot be imported.
     """
     _check_arguments(sample_rate, crop, batch_size, 1, shard)
+    wanted = _wanted_speakers(speakers)
     tfds = _import_tfds()
     try:
         builder = tfds.builder(name, data_dir=None if data_dir is None else str(data_dir))
@@ -380,12 +428,16 @@ def from_tfds(
     key, rate = _tfds_audio(tfds, builder)
     if rate != sample_rate and not resample:
         raise ValueError(f"{name} has {rate} Hz, not {sample_rate}: resample=True resamples it.")
-    native = rate != sample_rate and audio_files.choose_decoder(decoder)
+    native = decoder == "tensorflow-io"
+    if rate != sample_rate:
+        audio_files.check_decoder(decoder)
+        if not native:
+            audio_files.import_extra("soxr")
     builder.download_and_prepare()
     if split.partition("[")[0] not in builder.info.splits and split != "all":
         raise ValueError(f"`split` {split!r} is none of {name}: {list(builder.info.splits)}.")
     examples = builder.as_dataset(split=split, shuffle_files=False)
-    names, speaker_of = _tfds_speakers(builder, examples, speakers)
+    names, speaker_of = _tfds_speakers(builder, examples, wanted)
 
     def thin(index, example):
         # Sound is kept in 64 bits there; it is 16.
@@ -411,12 +463,13 @@ def from_tfds(
 
 
 def check_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike, *, clipped: str = "refuse"
 ) -> tuple[list[pathlib.Path], dict[pathlib.Path, str]]:
     """Decodes every sound file in a folder and all folders below it.
 
     Args:
         folder: where the files are.
+        clipped: `"refuse"` or `"allow"` files that are; see `from_folder`.
 
     Returns:
         `(good, problems)`: the sorted paths of the files that can be used, and what is wrong with
@@ -426,7 +479,9 @@ def check_folder(
         ValueError: the folder is missing or holds no sound file; the message names it.
         ImportError: soundfile is not installed.
     """
-    files = audio_files.inspect(_find_sounds(pathlib.Path(folder)), whole=True)
+    _check_clipped(clipped)
+    paths = find_files(pathlib.Path(folder), SUFFIXES, "sound")
+    files = audio_files.inspect(paths, whole=True, clipped=clipped)
     problems = {file.path: problem for file in files if (problem := _problem(file, 1, 1))}
     return [file.path for file in files if file.path not in problems], problems
 
@@ -437,6 +492,7 @@ def read(
     *,
     channels: str = "mono",
     resample: bool = True,
+    clipped: str = "refuse",
 ) -> np.ndarray:
     """One sound file.
 
@@ -445,6 +501,8 @@ def read(
         sample_rate: in Hz; None for the file's own.
         channels: `"mono"` refuses a file with several channels, `"mix"` averages them.
         resample: whether to resample a file of another rate; else it is refused.
+        clipped: `"refuse"` or `"allow"` a file of which more than 1 % of the samples are at full
+            scale or beyond.
 
     Returns:
         float32 `(samples,)` in [-1, 1].
@@ -455,7 +513,8 @@ def read(
     """
     if sample_rate is not None and not is_integer(sample_rate, 1):
         raise ValueError(f"`sample_rate` must be a positive integer or None, got {sample_rate!r}.")
-    (file,) = audio_files.inspect([pathlib.Path(path)], whole=True)
+    _check_clipped(clipped)
+    (file,) = audio_files.inspect([pathlib.Path(path)], whole=True, clipped=clipped)
     problem = _problem(file, 1, 1)
     if problem:
         raise ValueError(f"{path} {problem}.")
@@ -523,8 +582,10 @@ def _batches(
         return made
 
     def finished(batch):
-        if mu_law:
-            batch = {"codes": _mu_law(batch.pop("waveform")), **batch}
+        if mu_law:  # as a WaveNet takes it
+            names = {"speaker": "condition"}
+            codes = _mu_law(batch.pop("waveform"))
+            batch = {"codes": codes, **{names.get(key, key): batch[key] for key in batch}}
         return batch["waveform"] if list(batch) == ["waveform"] else batch
 
     examples = order.rows(source).map(example, tf.data.AUTOTUNE)
@@ -534,17 +595,20 @@ def _batches(
 
 
 def _crop(waveform: tf.Tensor, crop: int, row: dict, order: Order) -> tf.Tensor:
-    spare = tf.maximum(tf.size(waveform, tf.int64) - crop, 0)
-    if order.seed is None:
-        start = spare // 2
-    else:
-        # One number for each epoch and row; the generator is named, for its numbers to stay.
-        place = row["epoch"] * order.size + row["index"]
-        start = tf.random.stateless_uniform(
-            (), [order.seed, place], 0, spare + 1, tf.int64, alg="philox"
-        )
+    start = _crop_start(tf.size(waveform, tf.int64), crop, row, order)
     cut = waveform[start : start + crop]
     return tf.ensure_shape(tf.pad(cut, [[0, crop - tf.size(cut)]]), (crop,))
+
+
+def _crop_start(samples: tf.Tensor, crop: int, row: dict, order: Order) -> tf.Tensor:
+    spare = tf.maximum(samples - crop, 0)
+    if order.seed is None:
+        return spare // 2
+    # One number for each epoch and row; the generator is named, for its numbers to stay.
+    place = row["epoch"] * order.size + row["index"]
+    return tf.random.stateless_uniform(
+        (), [order.seed, place], 0, spare + 1, tf.int64, alg="philox"
+    )
 
 
 def _mu_law(waveform: tf.Tensor) -> tf.Tensor:
@@ -591,31 +655,39 @@ def _with_names(dataset: tf.data.Dataset, names: list[str] | None) -> tf.data.Da
 def _from_files(
     where: str,
     paths: list[pathlib.Path],
-    by_file: list[str] | None,
+    by_file: list[str],
     sample_rate: int,
     crop: int | None,
     batch_size: int,
     *,
-    speakers: bool | Sequence[str],
-    channels: str = "mono",
-    resample: bool = True,
-    trim_silence: bool = False,
-    min_samples: int = 1,
-    mu_law: bool = False,
-    seed: int | None = None,
-    repeat: bool = False,
-    skip_corrupt: bool = False,
-    check: bool = True,
-    shard: tuple[int, int] | None = None,
-    decoder: str = "auto",
+    speakers: bool | list[str],
+    channels: str,
+    resample: bool,
+    trim_silence: bool,
+    min_samples: int,
+    mu_law: bool,
+    seed: int | None,
+    repeat: bool,
+    clipped: str,
+    skip_corrupt: bool,
+    check: bool,
+    shard: tuple[int, int] | None,
+    decoder: str,
 ) -> tf.data.Dataset:
+    """`by_file` are the files' speakers, which only count where `speakers` is not False.
+
+    All options are those of `from_folder`, which has their defaults.
+    """
     _check_arguments(sample_rate, crop, batch_size, min_samples, shard)
-    native = audio_files.choose_decoder(decoder)
+    _check_clipped(clipped)
+    audio_files.check_decoder(decoder)
     names = None
-    if by_file is not None:
-        names = sorted(set(by_file)) if isinstance(speakers, bool) else list(speakers)
+    if speakers is not False:
+        names = sorted(set(by_file)) if speakers is True else speakers
         _check_known(paths, by_file, names)
-    files = audio_files.inspect(paths, whole=check, trim=trim if trim_silence else None)
+    files = audio_files.inspect(
+        paths, whole=check, trim=trim if trim_silence else None, clipped=clipped
+    )
     _check_format([file for file in files if not file.problem], sample_rate, channels, resample)
     problems = {
         file.path: problem
@@ -629,14 +701,20 @@ def _from_files(
     good = [i for i, file in enumerate(files) if file.path not in problems]
     if not good:
         raise ValueError(f"{where} has no sound file that can be used.")
-    files = [files[i] for i in good]
-    columns: dict[str, Any] = audio_files.native_columns(files, sample_rate)
-    if by_file is not None and names is not None:
+    files = audio_files.by_decoder([files[i] for i in good], sample_rate, decoder)
+    columns: dict[str, Any] = audio_files.columns(files, sample_rate)
+    if names is not None:
         numbers = {name: number for number, name in enumerate(names)}
         columns["speaker"] = np.array([numbers[by_file[i]] for i in good], np.int32)
-    decode = audio_files.loader(files, sample_rate, native)
+    decode = audio_files.loader(files, sample_rate)
+    order = _CropOrder(len(files), batch_size, seed, repeat, shard)
 
     def load(row):
+        if crop is not None and not trim_silence:
+            # Where only the crop can be read, it is; there is nothing left to cut off then.
+            start = _crop_start(row["frames"], crop, row, order)
+            jumps = row["jumps"]
+            row = {**row, "start": tf.where(jumps, start, 0), "count": tf.where(jumps, crop, -1)}
         waveform = decode(row)
         if not check:
             finite = tf.reduce_all(tf.math.is_finite(waveform))
@@ -645,49 +723,38 @@ def _from_files(
                 waveform = tf.identity(waveform)
         return _trim(waveform, sample_rate) if trim_silence else waveform
 
-    order = _CropOrder(len(files), batch_size, seed, repeat, shard)
     return _with_names(_batches(_rows(columns), order, load, crop, mu_law), names)
 
 
-def _from_corpus(folder, what: str, pattern: re.Pattern, *arguments, speakers, **options):
+def _from_corpus(folder: pathlib.Path, what: str, pattern: re.Pattern, *arguments, **options):
     """Files whose names match; the pattern's first group is the speaker."""
-    folder = pathlib.Path(folder)
-    found = [(path, pattern.fullmatch(path.name)) for path in _find_sounds(folder)]
-    paths = [path for path, match in found if match]
-    if not paths:
+    options["speakers"] = _wanted_speakers(options["speakers"])
+    found = find_files(folder, SUFFIXES, "sound")
+    matches = {path: match for path in found if (match := pattern.fullmatch(path.name))}
+    if not matches:
         raise ValueError(f"`folder` {folder} holds no file of {what}.")
-    by_file = [match[1] for _, match in found if match] if speakers else None
-    return _from_files(
-        f"`folder` {folder}", paths, by_file, *arguments, speakers=speakers, **options
-    )
+    by_file = [match[1] for match in matches.values()]
+    return _from_files(f"`folder` {folder}", list(matches), by_file, *arguments, **options)
 
 
-def _find_sounds(folder: pathlib.Path) -> list[pathlib.Path]:
-    if not folder.is_dir():
-        raise ValueError(f"`folder` {folder} is not a folder that exists.")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not files:
-        raise ValueError(f"`folder` {folder} holds no sound file ({', '.join(SUFFIXES)}).")
-    return files
-
-
-def _first_folder(folder: pathlib.Path, file: pathlib.Path) -> str:
-    if file.parent == folder:
+def _part_of_librispeech(folder: pathlib.Path, split: str) -> pathlib.Path:
+    # "train_clean100" is the name of TensorFlow Datasets, "train-clean-100" that of the folder.
+    name = re.sub(r"(?<=[a-z])(?=\d)", "-", split.replace("_", "-"))
+    if folder.name == name:
+        return folder
+    part = folder / name
+    if not part.is_dir():
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         raise ValueError(
-            f"With `speakers` every file must lie in a sub-folder of {folder} that is named after "
-            f"its speaker; {file.name} does not. A manifest can name speakers, too."
+            f"`split` {split!r}: {folder} has no folder {name}; it has {', '.join(there[:10])}."
         )
-    return file.relative_to(folder).parts[0]
+    return part
 
 
 def _problem(file: SoundFile, sample_rate: int, min_samples: int) -> str:
     if file.problem:
         return file.problem
-    samples = audio_files.length_at(file.frames, file.rate, sample_rate)
+    samples = audio_files.length_at(file.kept, file.rate, sample_rate)
     if file.frames == 0:
         return "is empty"
     if min_samples > 1 and samples < min_samples:
@@ -729,6 +796,24 @@ def _check_arguments(sample_rate, crop, batch_size, min_samples, shard) -> None:
         )
 
 
+def _check_clipped(clipped: str) -> None:
+    if clipped not in ("refuse", "allow"):
+        raise ValueError(f'`clipped` must be "refuse" or "allow", got {clipped!r}.')
+
+
+def _wanted_speakers(speakers: Any) -> bool | list[str]:
+    """Whether speakers are wanted, or their names."""
+    if isinstance(speakers, (bool, np.bool_)):
+        return bool(speakers)
+    names = [] if isinstance(speakers, str) or not np.iterable(speakers) else list(speakers)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            "`speakers` must be True, False or the names of all speakers, such as "
+            f'["ann", "bob"], got {speakers!r}.'
+        )
+    return [str(name) for name in names]  # of an array they are NumPy's
+
+
 def _check_format(files: list[SoundFile], sample_rate: int, channels: str, resample: bool) -> None:
     if channels not in ("mono", "mix"):
         raise ValueError(f'`channels` must be "mono" or "mix", got {channels!r}.')
@@ -749,7 +834,7 @@ def _check_format(files: list[SoundFile], sample_rate: int, channels: str, resam
         audio_files.import_extra("soxr")
 
 
-def _check_array(name: str, array: np.ndarray, min_samples: int) -> None:
+def _check_array(name: str, array: np.ndarray, min_samples: int, clipped: str) -> None:
     if array.ndim != 1:
         hint = ""
         if array.ndim == 2:
@@ -760,7 +845,7 @@ def _check_array(name: str, array: np.ndarray, min_samples: int) -> None:
         raise ValueError(
             f"{name} is too short: {len(array)} samples, of at least {min_samples} (`min_samples`)."
         )
-    problem = audio_files.problem_of(array)
+    problem = audio_files.problem_of(array, clipped)
     if problem:
         raise ValueError(f"{name} {problem}.")
     if array.dtype == np.float32 and np.abs(array).max() > 1.0:
@@ -809,9 +894,9 @@ def _tfds_audio(tfds, builder) -> tuple[str, int]:
     raise ValueError(f"{builder.name} has no sound; it has {list(builder.info.features)}.")
 
 
-def _tfds_speakers(builder, examples: tf.data.Dataset, speakers: bool | Sequence[str]):
+def _tfds_speakers(builder, examples: tf.data.Dataset, speakers: bool | list[str]):
     """Their names, and from an example to its speaker's number; `(None, None)` without."""
-    if isinstance(speakers, bool) and not speakers:
+    if speakers is False:
         return None, None
     features = builder.info.features
     key = next((key for key in ("speaker", "speaker_id") if key in features), None)
@@ -825,8 +910,8 @@ def _tfds_speakers(builder, examples: tf.data.Dataset, speakers: bool | Sequence
             return tf.gather(tf.constant(named), value)
         return value if value.dtype == tf.string else tf.strings.as_string(value)
 
-    if not isinstance(speakers, bool):
-        names = list(speakers)
+    if speakers is not True:
+        names = speakers
     elif named:
         names = list(named)
     else:

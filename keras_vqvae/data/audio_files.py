@@ -4,6 +4,9 @@ Two ways lead from a file to a float32 waveform at the wanted rate. tensorflow-i
 resamples in the graph; its native ops load up to TensorFlow 2.17. soundfile and soxr do the same
 in Python. Their decoders agree to the last bit or two; their resamplers agree below 0.8 of the
 lower rate's Nyquist frequency to 1e-4 of full scale, and differ above in how soon they roll off.
+
+The first is the faster one for WAV that is not resampled, the second for all else (figures in
+docs/input.md), and each file takes its faster way unless one is asked for.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vqvae.data import audio_headers, extras
+
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 
 # A recording counts as clipped where more of its samples than this are at full scale.
 CLIPPED_SHARE = 0.01
 _FULL_SCALE = 0.999
+_UNKNOWN = 2**31 - 1
 
 # What tensorflow-io decodes, by libsndfile's names of format and subtype: how to call it, and the
 # scale of its numbers. Place 0 is for all other kinds, which go through soundfile.
@@ -52,8 +58,11 @@ class SoundFile:
         path: the file.
         rate: samples per second.
         channels: 1 for mono.
-        frames: samples of one channel; after trimming where that was asked for.
+        frames: samples of one channel.
+        slack: so many more or less than `frames` may be decoded: none but of MP3.
+        kept: what trimming leaves of `frames`.
         kind: how tensorflow-io decodes it, 0 if not.
+        can_jump: whether soundfile decodes a part of it as it decodes the whole.
         problem: why it cannot be used, or "".
     """
 
@@ -61,7 +70,10 @@ class SoundFile:
     rate: int = 1
     channels: int = 1
     frames: int = 0
+    slack: int = 0
+    kept: int = 0
     kind: int = 0
+    can_jump: bool = False
     problem: str = ""
 
 
@@ -71,12 +83,7 @@ def import_extra(name: str) -> Any:
     Raises:
         ImportError: it is not installed; the message says how to install it.
     """
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError) as error:  # OSError: soundfile does not find its library
-        raise ImportError(
-            f'Sound files need {name}: pip install "keras_vqvae[audio]" ({error})'
-        ) from error
+    return extras.import_extra(name, "Sound files")
 
 
 @functools.cache
@@ -97,12 +104,12 @@ def native_problem() -> str:
     return ""
 
 
-def choose_decoder(decoder: str) -> bool:
-    """Whether to decode with tensorflow-io.
+def check_decoder(decoder: str) -> None:
+    """Whether there is such a decoder, and works here.
 
     Raises:
         ValueError: `decoder` is none of the three.
-        ImportError: tensorflow-io is asked for and does not work here.
+        ImportError: tensorflow-io is asked for and does not work here, or there is no soundfile.
     """
     if decoder not in ("auto", "tensorflow-io", "soundfile"):
         raise ValueError(
@@ -114,14 +121,30 @@ def choose_decoder(decoder: str) -> bool:
             f"`decoder` tensorflow-io cannot be used: {native_problem()}. It needs TensorFlow up "
             'to 2.17; `decoder="soundfile"` works with all.'
         )
-    return decoder != "soundfile" and not native_problem()
+
+
+def by_decoder(files: Sequence[SoundFile], sample_rate: int, decoder: str) -> list[SoundFile]:
+    """The files, with `kind` 0 where they are to go through soundfile."""
+
+    def is_native(file: SoundFile) -> bool:
+        if decoder == "auto":
+            wanted = _NATIVE[file.kind][1] == "decode_wav" and file.rate == sample_rate
+        else:
+            wanted = decoder == "tensorflow-io"
+        return wanted and not native_problem()
+
+    return [file if is_native(file) else dataclasses.replace(file, kind=0) for file in files]
 
 
 # Looking at files.
 
 
 def inspect(
-    paths: Sequence[pathlib.Path], *, whole: bool, trim: Callable | None = None
+    paths: Sequence[pathlib.Path],
+    *,
+    whole: bool,
+    trim: Callable | None = None,
+    clipped: str = "refuse",
 ) -> list[SoundFile]:
     """Looks at files, several at a time.
 
@@ -129,9 +152,10 @@ def inspect(
         paths: the files.
         whole: whether to decode them, which finds damage, NaN and clipping; else headers only.
         trim: from (waveform, rate) to the trimmed waveform.
+        clipped: `"refuse"` or `"allow"`, see `problem_of`.
     """
     import_extra("soundfile")
-    look = functools.partial(_inspect, whole=whole, trim=trim)
+    look = functools.partial(_inspect, whole=whole, trim=trim, clipped=clipped)
     progress = keras.utils.Progbar(len(paths), unit_name="file", interval=1)
     found = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -142,50 +166,82 @@ def inspect(
     return found
 
 
-def _inspect(path: pathlib.Path, *, whole: bool, trim: Callable | None) -> SoundFile:
+def _inspect(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped: str) -> SoundFile:
     soundfile = import_extra("soundfile")
     try:
         with soundfile.SoundFile(path) as stream:
             name = "WAV" if stream.format == "WAVEX" else stream.format
-            kind = _KINDS.get((name, stream.subtype), 0)
-            file = SoundFile(path, stream.samplerate, stream.channels, stream.frames, kind)
-            if not whole or file.frames == 0:
+            frames = stream.frames
+            file = SoundFile(
+                path,
+                stream.samplerate,
+                stream.channels,
+                frames,
+                # How long an MP3 file is may be known only when it is decoded.
+                slack=_UNKNOWN if name == "MP3" else 0,
+                kept=frames,
+                kind=_KINDS.get((name, stream.subtype), 0),
+                can_jump=name in ("WAV", "FLAC"),
+            )
+            if name == "WAV":
+                audio_headers.check_whole(path)
+                if file.kind and not audio_headers.is_plain(path, frames):
+                    file = dataclasses.replace(file, kind=0)
+            if not whole or frames == 0:
                 return file
             samples = stream.read(dtype="float32", always_2d=True)
-            if name == "WAV":
-                _check_riff(path)
-    except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
+            if name == "MP3":
+                file = dataclasses.replace(file, slack=_slack(len(samples)))
+                _check_mp3(len(samples), frames, path)
+            elif len(samples) < frames:
+                raise OSError(f"is cut off: {len(samples)} of {frames} samples")
+    except (OSError, RuntimeError, struct.error) as error:  # soundfile's own are RuntimeErrors
         said = str(error).replace(f"Error opening {str(path)!r}: ", "").strip()
         return SoundFile(path, problem=f"cannot be read ({said})")
-    if len(samples) < file.frames:
-        problem = f"cannot be read (is cut off: {len(samples)} of {file.frames} samples)"
-        return dataclasses.replace(file, problem=problem)
-    problem = problem_of(samples)
-    frames = file.frames
+    problem = problem_of(samples, clipped)
+    kept = len(samples)
     if trim is not None and not problem:
-        frames = len(trim(samples.mean(axis=1), file.rate))
-    return dataclasses.replace(file, frames=frames, problem=problem)
+        kept = len(trim(samples.mean(axis=1), file.rate))
+    return dataclasses.replace(file, frames=len(samples), kept=kept, problem=problem)
 
 
-def _check_riff(path: pathlib.Path) -> None:
-    """libsndfile takes what there is of a WAV file that was cut off; other decoders may not."""
-    with path.open("rb") as stream:
-        name, size = struct.unpack("<4sI", stream.read(8))
-    there = path.stat().st_size - 8
-    # Of a stream whose length was not known the size is 0 or all ones.
-    if name == b"RIFF" and there + 1 < size < 0xFFFFFF00:  # some count a byte of padding
-        raise OSError(f"is cut off: its header says {size} bytes, there are {there}")
+def _slack(samples: int) -> int:
+    """By how much the decoders of an MP3 file may differ: in whether they drop its first frames.
+
+    They hold the encoder's delay. Where no header says so, neither is the last frame cut.
+    """
+    return max(3 * 1152, samples // 100)
 
 
-def problem_of(samples: np.ndarray) -> str:
-    """What is wrong with samples in [-1, 1], or with int16 ones; "" if nothing is."""
+def _check_mp3(samples: int, frames: int, path: pathlib.Path) -> None:
+    """Whether libsndfile read it all: its `frames` are a guess where no header tells them."""
+    there, is_told = audio_headers.mp3_samples(path)
+    if is_told and samples < frames - _slack(frames):
+        raise OSError(f"is cut off: {samples} of {frames} samples")
+    if not is_told and samples < there - _slack(there):
+        raise OSError(
+            f"libsndfile reads {samples} of {there} samples of an MP3 file of variable bit rate "
+            "that does not say how long it is; ffmpeg -i old.mp3 -c copy new.mp3 adds that"
+        )
+
+
+def problem_of(samples: np.ndarray, clipped: str = "refuse") -> str:
+    """What is wrong with samples in [-1, 1], or with int16 ones; "" if nothing is.
+
+    Samples at full scale are wrong where there are many, unless `clipped` is `"allow"`.
+    """
     if samples.dtype != np.int16 and not np.isfinite(samples).all():
         return "holds NaN or infinite samples"
+    if clipped == "allow":
+        return ""
     limit = int(_FULL_SCALE * 32768) if samples.dtype == np.int16 else _FULL_SCALE
     loud = np.count_nonzero(samples >= limit) + np.count_nonzero(samples <= -limit)
     share = loud / max(samples.size, 1)
     if share > CLIPPED_SHARE:
-        return f"is clipped: {share:.1%} of its samples are at full scale or beyond"
+        return (
+            f"is clipped: {share:.1%} of its samples are at full scale or beyond "
+            '(clipped="allow" takes it)'
+        )
     return ""
 
 
@@ -197,9 +253,28 @@ def length_at(frames: int, rate: int, wanted: int) -> int:
     return (2 * frames * wanted + rate) // (2 * rate)
 
 
-def read_samples(path: str | os.PathLike, sample_rate: int | None) -> np.ndarray:
-    """float32 `(samples,)` by soundfile and soxr; channels are averaged."""
-    samples, rate = import_extra("soundfile").read(path, dtype="float32", always_2d=True)
+def read_samples(
+    path: str | os.PathLike, sample_rate: int | None, start: int = 0, count: int = -1
+) -> np.ndarray:
+    """float32 `(samples,)` by soundfile and soxr; channels are averaged.
+
+    Args:
+        path: the file.
+        sample_rate: in Hz; None for the file's own.
+        start: the first sample to read, in the file's own rate.
+        count: how many to read, if there are so many; -1 for all.
+
+    Raises:
+        OSError, RuntimeError: the file cannot be read, or ends before its header says.
+    """
+    with import_extra("soundfile").SoundFile(path) as stream:
+        rate, there = stream.samplerate, stream.frames - start
+        wanted = there if count < 0 else min(count, there)
+        if start:
+            stream.seek(start)
+        samples = stream.read(wanted, dtype="float32", always_2d=True)
+        if len(samples) < wanted and stream.format != "MP3":
+            raise OSError(f"is cut off: {len(samples)} of {wanted} samples")
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if sample_rate is None or rate == sample_rate:
         return mono
@@ -256,34 +331,41 @@ def native_resample(waveform: tf.Tensor, rate, wanted: int, delay, length) -> tf
     return resampled[skip : skip + length]
 
 
-def native_columns(files: Sequence[SoundFile], sample_rate: int) -> dict[str, np.ndarray]:
-    """What `load` needs to know of each file."""
+def columns(files: Sequence[SoundFile], sample_rate: int) -> dict[str, np.ndarray]:
+    """What `loader` needs to know of each file."""
     delays = {rate: native_delay(rate, sample_rate) for rate in {file.rate for file in files}}
+    jumps = [file.can_jump and not file.kind and file.rate == sample_rate for file in files]
     return {
         "path": np.array([str(file.path) for file in files]),
         "kind": np.array([file.kind for file in files], np.int32),
         "rate": np.array([file.rate for file in files], np.int32),
+        "frames": np.array([file.frames for file in files], np.int64),
+        "slack": np.array([file.slack for file in files], np.int64),
+        "jumps": np.array(jumps),
         "delay": np.array([delays[file.rate] for file in files], np.int32),
     }
 
 
-def loader(files: Sequence[SoundFile], sample_rate: int, native: bool) -> Callable:
-    """A function for `Dataset.map`, from a row of `native_columns` to a waveform.
+def loader(files: Sequence[SoundFile], sample_rate: int) -> Callable:
+    """A function for `Dataset.map`, from a row of `columns` to a waveform.
+
+    A row may say which part of the file is wanted, `start` and `count`: where its `jumps` is true.
 
     Returns:
         A function to float32 `(samples,)` at `sample_rate`, channels averaged.
     """
 
     def by_soundfile(row):
-        def read(path):
+        def read(path, start, count):
             try:
-                return read_samples(path.decode(), sample_rate)
+                return read_samples(path.decode(), sample_rate, int(start), int(count))
             except (OSError, RuntimeError) as error:
                 raise ValueError(f"{path.decode()} cannot be read: {error}") from error
 
-        return tf.ensure_shape(tf.numpy_function(read, [row["path"]], tf.float32), (None,))
+        part = [row["path"], row.get("start", 0), row.get("count", -1)]
+        return tf.ensure_shape(tf.numpy_function(read, part, tf.float32), (None,))
 
-    if not native:
+    if not any(file.kind for file in files):
         return by_soundfile
     tfio = importlib.import_module("tensorflow_io")
 
@@ -291,10 +373,12 @@ def loader(files: Sequence[SoundFile], sample_rate: int, native: bool) -> Callab
         _, function, arguments, scale = _NATIVE[kind]
         decoded = getattr(tfio.audio, function)(tf.io.read_file(row["path"]), **arguments)
         waveform = tf.reduce_mean(tf.cast(decoded, tf.float32) / scale, axis=-1)
+        length = tf.shape(waveform, tf.int64)[0]
+        with tf.control_dependencies([_assert_whole(row, length)]):
+            waveform = tf.identity(waveform)
         if {file.rate for file in files} == {sample_rate}:
             return waveform
-        rate, length = row["rate"], tf.shape(waveform, tf.int64)[0]
-        wide = tf.cast(rate, tf.int64)
+        rate, wide = row["rate"], tf.cast(row["rate"], tf.int64)
         length = tf.cast((2 * length * sample_rate + wide) // (2 * wide), tf.int32)
         return tf.cond(
             rate == sample_rate,
@@ -316,3 +400,13 @@ def loader(files: Sequence[SoundFile], sample_rate: int, native: bool) -> Callab
         return tf.ensure_shape(waveform, (None,))
 
     return by_kind
+
+
+def _assert_whole(row: dict, length: tf.Tensor) -> tf.Operation:
+    """tensorflow-io gives what it understands of a file, which may be nothing."""
+    missed = tf.abs(length - row["frames"]) > row["slack"]
+    got, there = tf.strings.as_string(length), tf.strings.as_string(row["frames"])
+    said = tf.strings.join(
+        [row["path"], ": tensorflow-io decodes ", got, " of ", there, " samples"]
+    )
+    return tf.debugging.Assert(~(missed | (length == 0)), [said])

@@ -20,7 +20,6 @@ split: no prompt is in the training data of one speaker and in the test data of 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import pathlib
 import re
 import tempfile
@@ -41,6 +40,7 @@ from keras_vqvae.data.audio_corpus import (
 )
 from keras_vqvae.data.audio_packages import check_contents, fetch_packages
 from keras_vqvae.data.cache import cache_dir
+from keras_vqvae.data.extras import import_extra
 from keras_vqvae.data.order import is_integer
 
 LICENCES = {
@@ -167,12 +167,7 @@ def _shown(what: str, clips: Iterable[Clip]) -> list[Clip]:
 
 
 def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f'Speech from Debian\'s packages needs {name}: pip install "keras_vqvae[audio]"'
-        ) from error
+    return import_extra(name, "Debian's recordings")
 
 
 def _is_speech(clip: Clip) -> bool:

@@ -39,6 +39,7 @@ from keras_vqvae.data.audio_corpus import (
 )
 from keras_vqvae.data.audio_packages import fetch_packages
 from keras_vqvae.data.cache import cache_dir
+from keras_vqvae.data.extras import import_extra
 from keras_vqvae.data.order import is_integer
 
 VOICES = ("slt", "rms", "awb", "kal16")
@@ -120,7 +121,8 @@ def synthesize(text: str, voice: str = "slt", sample_rate: int = 16000, name: st
     pairs = (word.rpartition(":") for word in result.stdout.split())
     phones = tuple((min(float(end), duration), phone) for phone, _, end in pairs)
     if rate != sample_rate:
-        samples = quantized(_soxr().resample(samples / np.float32(32768), rate, sample_rate))
+        soxr = import_extra("soxr", f"Other sample rates than {_RATE}")
+        samples = quantized(soxr.resample(samples / np.float32(32768), rate, sample_rate))
     return Clip(name or text, voice, "en", samples, text, phones)
 
 
@@ -238,16 +240,6 @@ def _flite() -> tuple[str, dict[str, str]]:
     libraries = sorted({str(file.parent) for file in folder.rglob("lib*.so.*")})
     path = os.pathsep.join([*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
     return str(folder / "flite/usr/bin/flite"), {**os.environ, "LD_LIBRARY_PATH": path}
-
-
-def _soxr():
-    try:
-        import soxr
-    except ImportError as error:
-        raise ImportError(
-            f'Another sample rate than {_RATE} needs soxr: pip install "keras_vqvae[audio]"'
-        ) from error
-    return soxr
 
 
 def _main() -> None:

@@ -32,6 +32,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vqvae.data.extras import how_to_install
+from keras_vqvae.data.files import find_files
 from keras_vqvae.data.order import Order, check_batch_size, check_shard
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -132,7 +134,7 @@ def from_folder(
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3, got {channels!r}.")
     folder = pathlib.Path(folder)
-    files = _find_images(folder)
+    files = find_files(folder, SUFFIXES, "image")
     class_names = _class_names(folder, files) if labels else []
     problems = _find_problems(files)
     _report_corrupt(folder, problems, skip_corrupt)
@@ -172,7 +174,7 @@ def check_folder(
     Raises:
         ValueError: the folder is missing or holds no image file; the message names it.
     """
-    files = _find_images(pathlib.Path(folder))
+    files = find_files(pathlib.Path(folder), SUFFIXES, "image")
     problems = _find_problems(files)
     return [file for file in files if file not in problems], list(problems)
 
@@ -338,19 +340,6 @@ def _rounded_ratio(numerator: tf.Tensor, denominator: int) -> tf.Tensor:
 # Folders.
 
 
-def _find_images(folder: pathlib.Path) -> list[pathlib.Path]:
-    if not folder.is_dir():
-        raise ValueError(f"`folder` {folder} is not a folder that exists.")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not files:
-        raise ValueError(f"`folder` {folder} holds no image file ({', '.join(SUFFIXES)}).")
-    return files
-
-
 def _class_of(folder: pathlib.Path, file: pathlib.Path) -> str:
     return file.relative_to(folder).parts[0]
 
@@ -403,7 +392,7 @@ def _report_corrupt(
 
 
 def _import_tfds():
-    extra = 'pip install "keras_vqvae[examples]"'
+    extra = how_to_install("examples")
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:

@@ -79,7 +79,7 @@ def from_records(
         raise ValueError(
             f"The examples in {folder} differ in shape ({', '.join(ragged)}) and cannot be "
             "batched. Take them one by one with `batch_size=None`, crop them to one shape with "
-            "`map`, then call `batch`."
+            "`map` and call `batch`, or call `padded_batch`."
         )
     if len(sidecar["files"]) % count:
         warnings.warn(

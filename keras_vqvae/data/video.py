@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data.codes import fingerprint
+from keras_vqvae.data.extras import import_extra
 from keras_vqvae.data.order import Order, is_integer
 from keras_vqvae.data.records import from_records
 from keras_vqvae.data.vizdoom_recorder import Recording
@@ -41,6 +42,7 @@ class Episode:
 
     Attributes:
         frames: uint8 `(n, height, width, channels)`, or integer codes `(n, height, width)`.
+            Codes of a `VideoVQVAE` stand for several frames: there are as many actions to each.
         actions: what was done in each frame and led to the next: `(n,)` integers, `(n, buttons)`
             integers, `(n, any)` floats; None where nothing is known. The last one counts for
             nothing.
@@ -65,7 +67,8 @@ class Episode:
             )
         if actions is None:
             return
-        if actions.ndim not in (1, 2) or len(actions) != len(frames):
+        each = len(actions) / max(1, len(frames))
+        if actions.ndim not in (1, 2) or not (each == 1 or (is_codes and each % 1 == 0)):
             raise ValueError(
                 f"{name}: actions must be one for each of the {len(frames)} frames, got shape "
                 f"{actions.shape}."
@@ -80,6 +83,11 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def actions_each(self) -> int:
+        """Actions to a frame, 1, or to a code, which may stand for several."""
+        return 1 if self.actions is None else len(self.actions) // max(1, len(self.frames))
 
 
 def windows(
@@ -96,9 +104,10 @@ def windows(
 
     Args:
         episodes: all of frames, or all of codes, of one size, and all with actions or none.
-        length: frames in a window: the context of a `VideoPredictor`, and those to be predicted.
+        length: frames (or codes) in a window: the context of a `VideoPredictor`, and those to be
+            predicted.
         batch_size: windows in a batch.
-        every: frames from one window's beginning to the next one's.
+        every: frames (or codes) from one window's beginning to the next one's.
         seed: None for the order given, an integer to reshuffle for each epoch.
         repeat: whether to go on without end; batches then run across the borders of epochs.
         shard: `(index, count)` for this worker's part of every batch, or None for all of it.
@@ -106,8 +115,8 @@ def windows(
     Returns:
         A dataset of dicts: `frames`, uint8 `(batch, length, height, width, channels)`, or `codes`,
         int32 `(batch, length, height, width)`; and, where there are any, `actions`, int32 or
-        float32 `(batch, length, ...)`. With a seed it has `start_at`, as described in
-        `keras_vqvae.data.images`.
+        float32, one for each frame, `(batch, frames, ...)`. With a seed it has `start_at`, as
+        described in `keras_vqvae.data.images`.
 
     Raises:
         ValueError: episodes differ in size or kind, none is long enough, or an argument is out of
@@ -144,6 +153,7 @@ def windows(
     if episodes[0].actions is not None:
         actions = np.concatenate([e.actions for e in episodes])
         parts["actions"] = actions.astype("float32" if actions.dtype.kind == "f" else "int32")
+    each = {"actions": episodes[0].actions_each}
     # The data stays in host memory however large it is; windows are cut out of it.
     with tf.device("CPU"):
         whole = {name: tf.convert_to_tensor(_small(array)) for name, array in parts.items()}
@@ -151,7 +161,9 @@ def windows(
     def cut(start: tf.Tensor) -> dict:
         window = {}
         for name, tensor in whole.items():
-            part = tf.ensure_shape(tensor[start : start + length], (length, *tensor.shape[1:]))
+            n = each.get(name, 1)
+            part = tensor[start * n : (start + length) * n]
+            part = tf.ensure_shape(part, (length * n, *tensor.shape[1:]))
             window[name] = tf.cast(part, tf.int32) if name == "codes" else part
         return window
 
@@ -174,7 +186,7 @@ def _check_alike(episodes: list[Episode]) -> None:
     def kind(episode: Episode) -> tuple:
         actions = episode.actions
         of_actions = None if actions is None else (actions.dtype.kind == "f", actions.shape[1:])
-        return episode.frames.shape[1:], of_actions
+        return episode.frames.shape[1:], of_actions, episode.actions_each
 
     for number, episode in enumerate(episodes):
         if kind(episode) != kind(episodes[0]):
@@ -210,7 +222,8 @@ def encode(
     """The episodes with codes for frames.
 
     Args:
-        vqvae: a built `VQVAE` of frames of their size.
+        vqvae: a built `VQVAE` of frames of their size, or a `VideoVQVAE`. Of the latter each
+            episode is coded as a whole, and loses the frames at its end that make no whole code.
         episodes: of frames.
         path: a file to keep the codes in, and to take them from if it is there and is of the same
             weights and as many frames; else it is written anew.
@@ -220,35 +233,53 @@ def encode(
     """
     episodes = list(episodes)
     _check_alike(episodes)
+    each = getattr(vqvae, "frames_per_code", 1)
+    episodes = [_whole_codes(episode, each) for episode in episodes]
     total = sum(map(len, episodes))
     of_what = fingerprint(vqvae, total)
     file = pathlib.Path(path) if path is not None else None
     codes = _kept(file, of_what) if file is not None else None
     if codes is None:
-        codes = _encoded(vqvae, episodes, total)
+        codes = _encoded(vqvae, episodes, total, each)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_name(f".{file.name}.unfinished.npz")
             np.savez(unfinished, codes=codes, fingerprint=of_what)
             unfinished.replace(file)
-    ends = np.cumsum([len(episode) for episode in episodes])[:-1]
+    ends = np.cumsum([len(episode) // each for episode in episodes])[:-1]
     return [
         dataclasses.replace(episode, frames=part)
         for episode, part in zip(episodes, np.split(codes, ends), strict=True)
     ]
 
 
-def _encoded(vqvae: Any, episodes: list[Episode], total: int) -> np.ndarray:
+def _whole_codes(episode: Episode, each: int) -> Episode:
+    n = len(episode) // each * each
+    actions = None if episode.actions is None else episode.actions[:n]
+    return dataclasses.replace(episode, frames=episode.frames[:n], actions=actions)
+
+
+def _encoded(vqvae: Any, episodes: list[Episode], total: int, each: int) -> np.ndarray:
     parts = []
+    # Of video a part is coded together with what its first codes see of the frames before it.
+    is_video = len(vqvae.grid_shape) == 3
+    before = vqvae.encoder.context[0] * each if is_video else 0
+    size = -(-_BATCH // each) * each
     bar = keras.utils.Progbar(total, unit_name="frame")
     for episode in episodes:
-        for start in range(0, len(episode), _BATCH):
-            frames = episode.frames[start : start + _BATCH]
+        for start in range(0, len(episode), size):
+            begin = max(0, start - before)
+            frames = episode.frames[begin : start + size]
             # The end is filled up: another size would be compiled anew.
-            padded = np.concatenate([frames, np.repeat(frames[-1:], _BATCH - len(frames), 0)])
-            codes = keras.ops.convert_to_numpy(vqvae.encode(padded, batch_size=_BATCH))
-            parts.append(_small(codes[: len(frames)]))
-            bar.add(len(frames))
+            missing = size + start - begin - len(frames)
+            padded = np.concatenate([frames, np.repeat(frames[-1:], missing, 0)])
+            if is_video:
+                codes = vqvae.encode(padded[None], batch_size=1)[0]
+            else:
+                codes = vqvae.encode(padded, batch_size=_BATCH)
+            codes = keras.ops.convert_to_numpy(codes)[: len(frames) // each]
+            parts.append(_small(codes[(start - begin) // each :]))
+            bar.add(len(frames) + begin - start)
     return np.concatenate(parts)
 
 
@@ -274,7 +305,7 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
     - `.npz` files with arrays `frames` and, if there are any, `actions`, as `Episode` has them;
     - videos (MP4 and others that ffmpeg reads), with the actions in a CSV file of the same name:
       a line for each frame, of one integer, or several numbers, under a heading. Videos need
-      `pip install "keras_vqvae[video]"`.
+      `pip install ".[video]"` in a checkout.
 
     Args:
         folder: where the files are.
@@ -314,10 +345,7 @@ def _read_npz(file: pathlib.Path) -> Episode:
 
 
 def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episode:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError('Videos need PyAV: pip install "keras_vqvae[video]"') from error
+    av = import_extra("av", "Videos", "video")
     height, width = image_size or (None, None)
     try:
         with av.open(str(file)) as container:

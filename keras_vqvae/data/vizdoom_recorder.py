@@ -2,7 +2,7 @@
 
 A random walker goes through a map and turns where it runs into a wall. Weapon, status bar,
 messages and monsters are off, so a frame shows the map alone. ViZDoom and Pillow come with
-`pip install "keras_vqvae[examples]"`; a recording that is already cached needs neither.
+`pip install ".[examples]"` in a checkout; a recording that is already cached needs neither.
 
 Each map is recorded by a child process that runs *this file by its path*: ViZDoom writes
 `_vizdoom.ini` into its working folder, and the child can have a temporary one without moving the
@@ -411,9 +411,9 @@ def _run(jobs: list[_Job], progress: bool) -> None:
 def _require_extras() -> None:
     missing = [name for name in ("vizdoom", "PIL") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(
-            f'Recording needs {" and ".join(missing)}: pip install "keras_vqvae[examples]"'
-        )
+        from keras_vqvae.data.extras import how_to_install
+
+        raise ImportError(f"Recording needs {' and '.join(missing)}: {how_to_install('examples')}")
 
 
 def _progress_bar(jobs: list[_Job]):

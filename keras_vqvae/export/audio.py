@@ -145,6 +145,7 @@ def _add_streams(
             "buffers": [tf.cast(x, vqvae.compute_dtype) for x in tf.split(rings, sizes)],
             "row": row,
             "last": previous,
+            "examples": tf.range(tf.shape(codes)[0]),
         }
         made, state = generate(state, codes, speaker, seed, _options(vqvae, temperature))
         rings = tf.cast(tf.concat(state["buffers"], 0), tf.float32)

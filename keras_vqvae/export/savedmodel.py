@@ -47,8 +47,8 @@ def export_savedmodel(
     - `encode_stream` and `decode_stream`: chunk by chunk, as `AudioVQVAE.streaming` does, with the
       state among inputs and outputs: see `keras_vqvae.export.audio`.
 
-    A `VideoPredictor` has those of pictures, `predict`, and `start` and `step` to play: see
-    `keras_vqvae.export.video`.
+    Those of a `VideoVQVAE` have `frames`. A `VideoPredictor` has those of its VQ-VAE, `predict`,
+    and `start` and `step` to play: see `keras_vqvae.export.video`.
 
     Shapes, and the range of codes, classes and scalars, are checked inside the graph: a bad
     request is answered INVALID_ARGUMENT, with a message that says what came and what was expected.

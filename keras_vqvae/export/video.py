@@ -1,15 +1,18 @@
-"""Endpoints of a predictor of video.
+"""Endpoints of video.
 
-Those of its VQ-VAE are of single frames: `encode`, `decode`, `reconstruct`. Besides:
+Those of a `VideoVQVAE` are `encode`, `decode` and `reconstruct`, with `frames`, uint8 `(batch,
+time, height, width, channels)`, for the `images` of a `VQVAE`. A `VideoPredictor` has those of its
+VQ-VAE, and:
 
 - `predict`: `frames` uint8 `(batch, time, height, width, channels)`, at least as many as the
   context; `actions` of the frames to come, `(batch, steps)` int32, or `(batch, steps,
   num_actions)`, int32 (buttons) or float32; without actions the scalar `steps` int32; and the
   scalars `seed` int32, `temperature` float32, `top_k` int32 and `top_p` float32; to `frames`, uint8
   `(batch, steps, height, width, channels)`, and their `codes`.
-- `start`: `frames` to the state, `codes` int32 `(batch, context, *grid)` and `number`, 0.
+- `start`: `frames` to the state, `codes` int32 `(batch, any, *grid)` and `number`, 0.
 - `step`: the state, `actions` without the axis of steps, and the scalars, to `frames`, uint8
   `(batch, height, width, channels)`, and the state for the next step: so that a client can play.
+  Of a `VideoVQVAE` a step is `frames_per_code` frames: `actions` and `frames` have that axis.
 """
 
 from typing import Any
@@ -25,8 +28,8 @@ from keras_vqvae.models.video import VideoPredictor
 
 def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor) -> None:
     """Adds those that this module's docstring names."""
-    vqvae, past = predictor.vqvae, predictor.context_frames
-    image.add_endpoints(archive, vqvae)
+    past, each = predictor.context_frames, predictor.frames_per_code
+    image.add_endpoints(archive, predictor.vqvae)
     discrete, continuous = (predictor.actions == kind for kind in ("discrete", "continuous"))
 
     def spec(shape: tuple, dtype: Any, name: str) -> tf.TensorSpec:
@@ -48,7 +51,7 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
         return [spec((None,) * rank, dtype, "actions")]
 
     def vectors(actions: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-        """Actions `(batch, steps, ...)` as floats, after checks."""
+        """Actions `(batch, frames, ...)` as floats by step, after checks."""
         if discrete:
             actions = checked_range("actions", actions, predictor.num_actions)
         else:
@@ -63,8 +66,15 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
             else:
                 actions = checked_range("actions", actions, 2)
         count = tf.shape(actions)[0]
-        same = asserted(count == batch, "actions must be of as many examples, got", count)
-        return predictor._features(with_checks(actions, [same]))
+        checks = [
+            asserted(count == batch, "actions must be of as many examples, got", count),
+            whole("actions", tf.shape(actions)[1]),
+        ]
+        return predictor._by_step(predictor._features(with_checks(actions, checks)))
+
+    def whole(name: str, frames: tf.Tensor) -> Any:
+        message = f"{name} must be of a multiple of {each} frames, got"
+        return asserted(frames % each == 0, message, frames)
 
     def options(temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> sampling.Options:
         checks = [
@@ -75,33 +85,27 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
         return sampling.Options(with_checks(temperature, checks), top_k, top_p)
 
     def context(frames: tf.Tensor) -> tf.Tensor:
-        """Codes `(batch, context, *grid)` of the last frames."""
+        """Codes `(batch, steps, *grid)` of what counts of frames."""
         time = tf.shape(frames)[1]
-        frames = with_checks(
-            frames,
-            [asserted(time >= past, f"frames must be at least {past} (context_frames), got", time)],
-        )[:, -past:]
-        frames = checked_shape("frames", frames, (past, *predictor.image_shape))
-        codes = vqvae._encode(tf.reshape(frames, (-1, *predictor.image_shape)))
-        return tf.reshape(codes, (-1, past, *predictor.grid_shape))
+        enough = f"frames must be at least {past} (context_frames), got"
+        frames = with_checks(frames, [asserted(time >= past, enough, time)])
+        frames = checked_shape("frames", frames, (None, *predictor.image_shape))
+        frames = predictor.what_counts(frames)
+        return predictor.encode_frames(functional.never_empty(frames))[: tf.shape(frames)[0]]
 
-    def rolled(
+    def drawn_after(
         codes: tf.Tensor, given: tf.Tensor, number: Any, seed: tf.Tensor, how: sampling.Options
-    ) -> tuple:
+    ) -> dict:
+        """Frames and codes of steps, from those of the past."""
         batch, steps = tf.shape(codes)[0], tf.shape(given)[1]
-        full, examples = functional.never_empty(codes), tf.range(tf.maximum(batch, 1))
+        some, examples = functional.never_empty(codes), tf.range(tf.maximum(batch, 1))
         given = functional.never_empty(given)
-        following, drawn = predictor._imagine(
-            full, given, number + tf.range(steps), examples, seed, how
-        )
+        recent = some[:, -(past // each) :]
+        recent = tf.ensure_shape(recent, (None, past // each, *predictor.grid_shape))
+        _, drawn = predictor._imagine(recent, given, number + tf.range(steps), examples, seed, how)
         drawn = tf.ensure_shape(drawn, (None, None, *predictor.grid_shape))
-        return following[:batch], drawn[:batch]
-
-    def decoded(codes: tf.Tensor) -> tf.Tensor:
-        """Frames `(batch, steps, ...)` of codes."""
-        batch, steps = tf.shape(codes)[0], tf.shape(codes)[1]
-        flat = vqvae._decode(tf.reshape(codes, (-1, *predictor.grid_shape)))
-        return tf.reshape(flat, (batch, steps, *predictor.image_shape))
+        frames = predictor.decode_after(some, drawn)
+        return {"frames": frames[:batch], "codes": drawn[:batch]}
 
     def nothing(batch: tf.Tensor, steps: Any) -> tf.Tensor:
         return tf.zeros((batch, steps, 0), predictor.compute_dtype)
@@ -113,28 +117,38 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
             given = vectors(what, batch)
         else:
             some = asserted(what >= 1, "steps must be at least 1, got", what)
-            given = nothing(batch, with_checks(what, [some]))
-        _, codes = rolled(context(frames), given, 0, seed, options(*how))
-        return {"frames": decoded(codes), "codes": codes}
+            given = nothing(batch, with_checks(what, [some, whole("steps", what)]) // each)
+        return drawn_after(context(frames), given, 0, seed, options(*how))
 
     def start(frames: tf.Tensor) -> dict:
-        return {"codes": context(frames), "number": tf.constant(0)}
+        return {"codes": context(frames)[:, -predictor.codes_kept :], "number": tf.constant(0)}
 
     def step(codes: tf.Tensor, number: tf.Tensor, *rest: tf.Tensor) -> dict:
         codes = checked_range("codes", codes, predictor.num_codes)
-        codes = checked_shape("codes", codes, (past, *predictor.grid_shape))
+        codes = checked_shape("codes", codes, (None, *predictor.grid_shape))
+        steps, least = tf.shape(codes)[1], past // each
+        enough = asserted(steps >= least, f"codes must be of at least {least} steps, got", steps)
+        codes = with_checks(codes, [enough])
         batch = tf.shape(codes)[0]
         if predictor.num_actions:
             action, seed, *how = rest
-            given = vectors(action[:, None], batch)
+            if each == 1:
+                action = action[:, None]
+            given = vectors(action, batch)
+            one = asserted(
+                tf.shape(given)[1] == 1, f"actions must be of {each} frames, got", tf.shape(action)
+            )
+            given = with_checks(given, [one])
         else:
             seed, *how = rest
             given = nothing(batch, 1)
-        following, drawn = rolled(codes, given, number, seed, options(*how))
-        return {"frames": decoded(drawn)[:, 0], "codes": following, "number": number + 1}
+        made = drawn_after(codes, given, number, seed, options(*how))
+        kept = tf.concat([codes, made["codes"]], 1)[:, -predictor.codes_kept :]
+        frames = made["frames"] if each > 1 else made["frames"][:, 0]
+        return {"frames": frames, "codes": kept, "number": number + 1}
 
     length = [] if predictor.num_actions else [spec((), tf.int32, "steps")]
     archive.add_endpoint("predict", predict, [frames_spec, *actions_spec(2), *length, *scalars])
     archive.add_endpoint("start", start, [frames_spec])
     state = [spec((None,) * 4, tf.int32, "codes"), spec((), tf.int32, "number")]
-    archive.add_endpoint("step", step, [*state, *actions_spec(1), *scalars])
+    archive.add_endpoint("step", step, [*state, *actions_spec(1 if each == 1 else 2), *scalars])

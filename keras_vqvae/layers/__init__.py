@@ -1,5 +1,6 @@
 """Reusable layers, each usable alone in any Keras model."""
 
+from keras_vqvae.layers.causal_conv3d import CausalConv3D, CausalConv3DTranspose
 from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, WaveNetBlock
 from keras_vqvae.layers.harmonic_source import HarmonicSource
 from keras_vqvae.layers.masked_conv import GatedMaskedConv2D
@@ -13,6 +14,8 @@ from keras_vqvae.layers.wavenet import WaveNetStack
 __all__ = [
     "CausalConv1D",
     "CausalConv1DTranspose",
+    "CausalConv3D",
+    "CausalConv3DTranspose",
     "ConvDecoder",
     "ConvEncoder",
     "GatedMaskedConv2D",

@@ -225,11 +225,10 @@ def repeat_add(z: Tensor, condition: Tensor) -> Tensor:
 
 
 def reach(layers: list, outputs: int) -> tuple[int, int]:
-    """The first and last input that some outputs of one-dimensional convolutions depend on.
+    """The first and last input in time, the first axis, that some outputs depend on.
 
     Args:
-        layers: in order, `Conv1D` and `Conv1DTranspose` of padding "same", and the causal ones of
-            this module.
+        layers: in order, convolutions and transposed ones of padding "same", and causal ones.
         outputs: how many, from number 0 on.
 
     Returns:
@@ -238,8 +237,8 @@ def reach(layers: list, outputs: int) -> tuple[int, int]:
     first, last = 0, outputs - 1
     for layer in reversed(layers):
         window, stride = layer.kernel_size[0], layer.strides[0]
-        causal = isinstance(layer, (CausalConv1D, CausalConv1DTranspose))
-        if isinstance(layer, keras.layers.Conv1DTranspose):
+        causal = layer.padding == "valid"  # they pad or cut on their own
+        if isinstance(layer, (keras.layers.Conv1DTranspose, keras.layers.Conv3DTranspose)):
             cut = 0 if causal else (window - stride) // 2
             first, last = -((window - 1 - cut - first) // stride), (last + cut) // stride
         else:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.causal_conv3d import CausalConv3D, CausalConv3DTranspose
 from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
 
 _CONV = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
@@ -15,18 +16,21 @@ _TRANSPOSED = {
     2: keras.layers.Conv2DTranspose,
     3: keras.layers.Conv3DTranspose,
 }
+# Of sound and video, whose first axis is time.
+_CAUSAL: dict = {1: CausalConv1D, 3: CausalConv3D}
+_CAUSAL_TRANSPOSED: dict = {1: CausalConv1DTranspose, 3: CausalConv3DTranspose}
 
 
 def _check_rank(rank: int, causal: bool) -> None:
     if rank not in _CONV:
         raise ValueError(f"rank must be 1 (sound), 2 (images) or 3 (video), got {rank!r}")
-    if causal and rank != 1:
-        raise ValueError(f"causal=True is for rank 1 (sound), got rank {rank}")
+    if causal and rank not in _CAUSAL:
+        raise ValueError(f"causal=True is for rank 1 (sound) and 3 (video), got rank {rank}")
 
 
 def _conv(rank: int, causal: bool, channels: int, window: Any, strides: Any = 1, **options: Any):
     if causal:
-        return CausalConv1D(channels, window, strides, **options)
+        return _CAUSAL[rank](channels, window, strides, **options)
     return _CONV[rank](channels, window, strides, padding="same", **options)
 
 
@@ -91,7 +95,7 @@ class ResidualStack(_Chain):
         hidden: channels of the input and output.
         residual_hidden: channels inside a block; None for `hidden`, as in the paper.
         blocks: number of blocks; the paper has two.
-        causal: rank 1 only: whether no output sees a later input.
+        causal: ranks 1 and 3: whether no output sees a later input; time is the first axis.
 
     Input and output: `(batch, ..., hidden)`.
     """
@@ -203,12 +207,10 @@ class _Coder(_Chain):
         window: Any = tuple(2 * stride if stride > 1 else 3 for stride in strides)
         options["dtype"] = self.dtype_policy
         if self.causal and transposed:
-            return CausalConv1DTranspose(channels, window[0], strides[0], **options)
+            return _CAUSAL_TRANSPOSED[self.rank](channels, window, strides, **options)
         if transposed:
             layer = _TRANSPOSED[self.rank]
             return layer(channels, window, strides, padding="same", **options)
-        if self.causal:
-            window, strides = window[0], strides[0]
         return _conv(self.rank, self.causal, channels, window, strides, **options)
 
     def get_config(self) -> dict:
@@ -239,7 +241,8 @@ class ConvEncoder(_Coder):
         residual_blocks: number of residual blocks.
         finest_hidden: channels after the first convolution; each further one doubles them up to
             `hidden`. None for `hidden` everywhere, as in the paper.
-        causal: rank 1 only: whether no output sees an input after those that it stands for.
+        causal: ranks 1 and 3: whether no output sees an input after those that it stands for in
+            time, the first axis.
 
     Input: `(batch, ..., any)`. Output: `(batch, ... / downsampling, channels)`.
     """
@@ -259,10 +262,10 @@ class ConvEncoder(_Coder):
 
     @property
     def context(self) -> tuple[int, int]:
-        """Rank 1: outputs' worth of input that an output sees before and after its own."""
+        """In time (ranks 1, 3): outputs' worth of input that one sees before and after its own."""
         strided, last = self._layers_in_order[:-2], self._layers_in_order[-1]
         first, last = reach([*strided, *self._residual_stack.convolutions, last], 1)
-        unit = math.prod(stride for (stride,) in self._strides)
+        unit = math.prod(strides[0] for strides in self._strides)
         return -(first // unit), last // unit
 
 
@@ -279,7 +282,8 @@ class ConvDecoder(_Coder):
         residual_blocks: number of residual blocks.
         finest_hidden: channels before the last convolution; each before it has twice as many, up
             to `hidden`. None for `hidden` everywhere, as in the paper.
-        causal: rank 1 only: whether no output sees a later input than its own.
+        causal: ranks 1 and 3: whether no output sees a later input than its own; time is the
+            first axis.
 
     Input: `(batch, ..., any)`. Output: `(batch, ... * downsampling, channels)`.
     """
@@ -298,8 +302,8 @@ class ConvDecoder(_Coder):
 
     @property
     def context(self) -> tuple[int, int]:
-        """Rank 1: how many inputs before and after its own an output sees."""
+        """In time (ranks 1 and 3): how many inputs before and after its own an output sees."""
         before, after = self._layers_in_order[0], self._layers_in_order[2:]
-        unit = math.prod(stride for (stride,) in self._strides)
+        unit = math.prod(strides[0] for strides in self._strides)
         first, last = reach([before, *self._residual_stack.convolutions, *after], unit)
         return -first, last

@@ -7,6 +7,7 @@ from keras_vqvae.models.image import ImageVQVAE
 from keras_vqvae.models.pixelcnn import PixelCNN
 from keras_vqvae.models.streaming import Streaming
 from keras_vqvae.models.video import VideoPredictor
+from keras_vqvae.models.video_vqvae import VideoVQVAE
 from keras_vqvae.models.vqvae import VQVAE
 from keras_vqvae.models.wavenet import WaveNet, WaveNetDecoder
 
@@ -19,6 +20,7 @@ __all__ = [
     "PixelCNN",
     "Streaming",
     "VideoPredictor",
+    "VideoVQVAE",
     "WaveNet",
     "WaveNetDecoder",
 ]

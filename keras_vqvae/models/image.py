@@ -34,6 +34,8 @@ class ImageVQVAE(VQVAE):
         likelihood: what the decoder's output means; `Gaussian()` if None.
     """
 
+    _rank = 2  # axes that the networks convolve over
+
     def __init__(
         self,
         image_shape: tuple,
@@ -55,14 +57,15 @@ class ImageVQVAE(VQVAE):
         if any(not isinstance(side, int) or side < 1 for side in image_shape):
             raise ValueError(f"image_shape must be three positive integers, got {image_shape}")
         check_quantizer(quantizer, num_codes, code_dim, commitment)
-        strides = stage_strides(2, downsampling)
-        for axis, side in enumerate(image_shape[:2]):
+        rank = self._rank
+        strides = stage_strides(rank, downsampling)
+        for axis, side in enumerate(image_shape[:2], rank - 2):
             factor = math.prod(stride[axis] for stride in strides)
             if side % factor:
                 raise ValueError(
                     f"image_shape: side {side} must be divisible by downsampling={factor}"
                 )
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "image_shape": image_shape,
             "num_codes": num_codes,
             "code_dim": code_dim,
@@ -73,7 +76,9 @@ class ImageVQVAE(VQVAE):
             "commitment": commitment,
         }
         dtype = kwargs.get("dtype")
-        networks = {
+        networks: dict[str, Any] = {
+            "rank": rank,
+            "causal": rank == 3,
             "downsampling": downsampling,
             "hidden": hidden,
             "residual_hidden": residual_hidden,
@@ -82,13 +87,13 @@ class ImageVQVAE(VQVAE):
         }
         likelihood = likelihood or Gaussian()
         super().__init__(
-            ConvEncoder(2, quantizer.code_dim if quantizer else code_dim, **networks),
+            ConvEncoder(channels=quantizer.code_dim if quantizer else code_dim, **networks),
             quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
-            ConvDecoder(2, image_shape[-1] * likelihood.num_outputs, **networks),
+            ConvDecoder(channels=image_shape[-1] * likelihood.num_outputs, **networks),
             likelihood,
             **kwargs,
         )
-        self.build((None, *image_shape))
+        self.build((None,) * (rank - 1) + image_shape)
 
     def get_config(self) -> dict:
         config = super().get_config()

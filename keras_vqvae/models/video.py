@@ -14,6 +14,7 @@ from keras_vqvae.models.autoregressive import CODES_A_CALL, checked_options, che
 from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
 from keras_vqvae.models.pixelcnn import PixelCNN
 from keras_vqvae.models.progress import Progress
+from keras_vqvae.models.video_vqvae import VideoVQVAE
 from keras_vqvae.models.vqvae import VQVAE
 
 ACTIONS = ("discrete", "buttons", "continuous")
@@ -40,25 +41,28 @@ class VideoPredictor(Model):
     `actions[t]` is what is done in frame t, and leads to frame t + 1: frame t depends on the
     actions before t and on no later one.
 
+    Of a `VideoVQVAE` a step is `frames_per_code` frames at once, given as many actions. Its codes
+    depend on all that came before: the longer a context, the more they are as in training.
+
     Args:
-        vqvae: a trained `VQVAE` of frames, with one code a place. It is frozen
+        vqvae: a trained `VQVAE` of frames, with one code a place, or a `VideoVQVAE`. It is frozen
             (`vqvae.trainable = False`) and is saved with the predictor.
         num_actions: number of actions, of buttons or of entries of the vectors; 0 for none.
         actions: "discrete", one of `num_actions` a frame, int32 `(batch, frames)`; "buttons", of
             which several may be down at once, int32 0 or 1 `(batch, frames, num_actions)`; or
             "continuous", float32 vectors `(batch, frames, num_actions)`, best of about unit size.
-        context_frames: how many past frames a prediction sees.
+        context_frames: how many past frames a prediction sees, a multiple of `frames_per_code`.
         hidden: channels of the layers.
         past_dilations: of the blocks of `PastFrames`.
         num_layers: of the `PixelCNN`.
         kernel_size: of the `PixelCNN`.
 
     `call` takes a dict of `frames` (uint8 `(batch, time, height, width, channels)`) or of `codes`
-    (int32 `(batch, time, *grid_shape)`, made once by `vqvae.encode`), and of `actions` where there
-    are any, for as many frames; `time` must be known, and more than `context_frames`. Without
-    actions `frames` or `codes` alone do. It gives a dict: `outputs`, logits `(batch, time -
-    context_frames, *grid_shape, num_codes)` of the frames after the first `context_frames`, and
-    their `codes`.
+    (int32 `(batch, steps, *grid_shape)`, made once by `vqvae.encode`; `steps = time /
+    frames_per_code`), and of `actions` where there are any, one for each frame; `time` must be
+    known, and more than `context_frames`. Without actions `frames` or `codes` alone do. It gives a
+    dict: `outputs`, logits `(batch, steps, *grid_shape, num_codes)` of the frames after the first
+    `context_frames`, and their `codes`.
 
     Logs the `loss` in bits per code, and `bits_per_frame`.
     """
@@ -78,8 +82,12 @@ class VideoPredictor(Model):
         kernel_size: int = 3,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(vqvae, VQVAE) or not vqvae.built or len(vqvae.grid_shape) != 2:
-            raise ValueError(f"vqvae must be a built VQVAE of frames with 2-D codes, got {vqvae!r}")
+        known = isinstance(vqvae, VQVAE) and vqvae.built
+        if not known or len(vqvae.grid_shape) != (3 if isinstance(vqvae, VideoVQVAE) else 2):
+            raise ValueError(
+                "vqvae must be a built VQVAE of frames with 2-D codes, or a VideoVQVAE, got "
+                f"{vqvae!r}"
+            )
         if actions not in ACTIONS:
             raise ValueError(f"actions must be one of {', '.join(ACTIONS)}, got {actions!r}")
         if isinstance(num_actions, bool) or not isinstance(num_actions, int) or num_actions < 0:
@@ -93,6 +101,11 @@ class VideoPredictor(Model):
         self.num_actions = num_actions
         self.actions = actions
         self.context_frames = positive_integer("context_frames", context_frames)
+        if context_frames % self.frames_per_code:
+            raise ValueError(
+                f"context_frames={context_frames} must be a multiple of the {self.frames_per_code} "
+                "frames a code of vqvae"
+            )
         self._arguments = {
             "hidden": hidden,
             "past_dilations": past_dilations,
@@ -102,7 +115,7 @@ class VideoPredictor(Model):
         dtype = self.dtype_policy
         self._past = PastFrames(hidden, past_dilations, dtype=dtype)
         self.frame_model = PixelCNN(
-            vqvae.grid_shape,
+            self.grid_shape,
             vqvae.num_codes,
             condition_channels=hidden,
             hidden=hidden,
@@ -116,7 +129,8 @@ class VideoPredictor(Model):
         self._expected.build((None, *self.grid_shape, hidden))
         self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
         self._past.build(
-            (None, self.context_frames, *vector), (None, num_actions) if num_actions else None
+            (None, self._past_steps, *vector),
+            (None, num_actions * self.frames_per_code) if num_actions else None,
         )
         self.built = True
 
@@ -125,8 +139,20 @@ class VideoPredictor(Model):
 
     @property
     def grid_shape(self) -> tuple:
-        """Shape of a frame's codes."""
-        return self.vqvae.grid_shape
+        """Shape of the codes of a step: of a frame, or of `frames_per_code` of them."""
+        return self.vqvae.grid_shape[-2:]
+
+    @property
+    def frames_per_code(self) -> int:
+        """Frames a step: 1, or those of a code of a `VideoVQVAE`."""
+        return getattr(self.vqvae, "frames_per_code", 1)
+
+    @property
+    def codes_kept(self) -> int:
+        """How many steps' codes count for the next one: what is drawn, and how it is decoded."""
+        if isinstance(self.vqvae, VideoVQVAE):
+            return max(self._past_steps, self.vqvae.decoder.context[0])
+        return self._past_steps
 
     @property
     def num_codes(self) -> int:
@@ -139,7 +165,8 @@ class VideoPredictor(Model):
 
     def call(self, inputs: Any, training: bool = False) -> dict:
         self.check_data(inputs)
-        batch, past = ops.shape(keras.tree.flatten(inputs)[0])[0], self.context_frames
+        batch, each = ops.shape(keras.tree.flatten(inputs)[0])[0], self.frames_per_code
+        past = self._past_steps
         codes, actions = self._codes_and_actions(inputs)
         steps = codes.shape[1] - past
         vectors = self._vectors(codes)
@@ -147,7 +174,8 @@ class VideoPredictor(Model):
         action = None
         if actions is not None:
             actions = functional.never_empty(self._features(actions))
-            action = _fold(actions[:, past - 1 : past - 1 + steps])
+            first = self.context_frames - 1
+            action = _fold(self._by_step(actions[:, first : first + steps * each]))
         maps = self._past(_fold(windows), action)
         following = codes[:, past:]
         logits = self.frame_model.logits(_fold(following), maps) + self._nearness(maps)
@@ -159,11 +187,55 @@ class VideoPredictor(Model):
         if "codes" in x:
             codes = functional.never_empty(ops.cast(x["codes"], "int32"))
         else:
-            frames = x["frames"]
-            time = frames.shape[1]
-            folded = self.vqvae._encode(_fold(functional.never_empty(frames)))
-            codes = ops.reshape(folded, (-1, time, *self.grid_shape))
+            codes = self.encode_frames(functional.never_empty(x["frames"]))
         return ops.stop_gradient(codes), x.get("actions")
+
+    def encode_frames(self, frames: Any, batch_size: int = 64) -> Any:
+        """Codes of frames.
+
+        Args:
+            frames: uint8 `(batch, time, height, width, channels)`, an array or a tensor.
+            batch_size: for arrays, frames at a time, about.
+
+        Returns:
+            int32 `(batch, time / frames_per_code, *grid_shape)`.
+        """
+        if isinstance(self.vqvae, VideoVQVAE):
+            return self._by_vqvae("encode", frames, max(1, batch_size // (frames.shape[1] or 1)))
+        codes = self._by_vqvae("encode", _fold(frames), batch_size)
+        return _reshape(codes, (-1, ops.shape(frames)[1], *self.grid_shape))
+
+    def decode_after(self, past: Any, codes: Any, batch_size: int = 64) -> Any:
+        """Frames of codes, given those before them.
+
+        Args:
+            past: int32 `(batch, any, *grid_shape)`, the codes before: the last `codes_kept` count.
+            codes: int32 `(batch, steps, *grid_shape)`; both arrays or both tensors.
+            batch_size: for arrays, frames at a time, about.
+
+        Returns:
+            uint8 `(batch, steps * frames_per_code, height, width, channels)`.
+        """
+        if isinstance(self.vqvae, VideoVQVAE):
+            join = np.concatenate if isinstance(codes, np.ndarray) else ops.concatenate
+            whole = join([past[:, -self.codes_kept :], codes], 1)
+            length = (whole.shape[1] or 1) * self.frames_per_code
+            frames = self._by_vqvae("decode", whole, max(1, batch_size // length))
+            return frames[:, (ops.shape(whole)[1] - ops.shape(codes)[1]) * self.frames_per_code :]
+        frames = self._by_vqvae("decode", _fold(codes), batch_size)
+        return _reshape(frames, (-1, ops.shape(codes)[1], *self.image_shape))
+
+    def _by_vqvae(self, name: str, x: Any, batch_size: int) -> Any:
+        if isinstance(x, np.ndarray):
+            return getattr(self.vqvae, name)(x, batch_size)
+        return getattr(self.vqvae, f"_{name}")(x)
+
+    def _by_step(self, actions: Any) -> Any:
+        """Vectors of actions, `(batch, frames, any)`, with those of a step laid together."""
+        each = self.frames_per_code
+        if each == 1:
+            return actions
+        return _reshape(actions, (-1, ops.shape(actions)[1] // each, each * self.num_actions))
 
     def _vectors(self, codes: Tensor) -> Tensor:
         vectors = self.vqvae.quantizer.decode(codes)
@@ -236,6 +308,7 @@ class VideoPredictor(Model):
         time = windows.shape[1]
         if time is None:
             raise ValueError(f"{kind} must have a known number of frames, got {windows.shape}")
+        time *= 1 if kind == "frames" else self.frames_per_code
         if time <= self.context_frames:
             raise ValueError(
                 f"{kind} must have more than context_frames={self.context_frames} frames, got "
@@ -247,6 +320,9 @@ class VideoPredictor(Model):
     def _check_windows(self, kind: str, x: Any) -> None:
         if kind == "codes":
             check_codes(x, (None, *self.grid_shape), self.num_codes)
+            return
+        if isinstance(self.vqvae, VideoVQVAE):
+            self.vqvae.check_data(x)
             return
         dtype = keras.backend.standardize_dtype(x.dtype)
         if dtype != "uint8":
@@ -293,9 +369,10 @@ class VideoPredictor(Model):
         return _FrameSampler(self.frame_model.sampler())
 
     def begin_frame(self, past: Tensor, action: Tensor) -> Any:
-        """The cache for a frame, given codes `(batch, context_frames, *grid_shape)` and an action.
+        """The cache for a step, given the codes of those before and the action.
 
-        The action is `(batch, num_actions)` floats, of which there may be none.
+        The codes are `(batch, context_frames / frames_per_code, *grid_shape)`, the action `(batch,
+        num_actions * frames_per_code)` floats, of which there may be none.
         """
         maps = self._past(self._vectors(past), action if self.num_actions else None)
         nearness = self._nearness(maps)
@@ -322,10 +399,10 @@ class VideoPredictor(Model):
 
         Args:
             context: uint8 `(n, time, height, width, channels)`, at least `context_frames` of them,
-                of which the last count.
+                of which the last count (of a `VideoVQVAE` all).
             actions: of n examples, as `fit` takes them: the first is done in the last frame of
                 the context, and each leads to one more frame.
-            steps: how many frames, without actions only.
+            steps: how many frames, without actions only; a multiple of `frames_per_code`.
             seed: an int of 32 bits; None for others every time. `predict_frames` of fewer steps or
                 examples gives the first ones of more.
             temperature, top_k, top_p: as in `PixelCNN.sample`.
@@ -338,12 +415,12 @@ class VideoPredictor(Model):
         Raises:
             ValueError: frames or actions do not fit, or an argument is out of its range.
         """
+        past = self._codes_of(context)
         drawn = self.imagine(
-            self._codes_of(context), actions, steps=steps, seed=seed, temperature=temperature,
+            past, actions, steps=steps, seed=seed, temperature=temperature,
             top_k=top_k, top_p=top_p, batch_size=batch_size, verbose=verbose,
         )  # fmt: skip
-        frames = self.vqvae.decode(drawn.reshape(-1, *self.grid_shape))
-        return frames.reshape(*drawn.shape[:2], *self.image_shape)
+        return self.decode_after(past, drawn)
 
     def imagine(
         self,
@@ -361,7 +438,7 @@ class VideoPredictor(Model):
         """`predict_frames` from codes to codes.
 
         Args:
-            context: int32 `(n, time, *grid_shape)`.
+            context: int32 `(n, steps, *grid_shape)`.
             actions, steps, seed, temperature, top_k, top_p, batch_size, verbose: as for
                 `predict_frames`.
 
@@ -373,8 +450,8 @@ class VideoPredictor(Model):
         """
         context = np.asarray(context)
         self._check_windows("codes", context)
-        n, time = context.shape[:2]
-        self._check_context(time)
+        n, past_steps = context.shape[:2]
+        self._check_context(past_steps * self.frames_per_code)
         options = checked_options(self.num_codes, temperature, top_k, top_p)
         seed = checked_seed(seed)
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
@@ -392,7 +469,7 @@ class VideoPredictor(Model):
         for first in range(0, n, batch_size):
             # The last batch is filled up: another size would be compiled anew.
             some = np.minimum(np.arange(first, first + batch_size), n - 1)
-            past = context[some, time - self.context_frames :].astype("int32")
+            past = context[some, past_steps - self._past_steps :].astype("int32")
             for start in range(0, steps, a_call):
                 part = vectors[some, start : start + a_call]
                 frames = np.arange(start, start + part.shape[1], dtype="int32")
@@ -411,9 +488,9 @@ class VideoPredictor(Model):
             context: uint8 `(n, time, height, width, channels)`, at least `context_frames` of them.
 
         Returns:
-            a dict of `codes`, int32 `(n, context_frames, *grid_shape)`, and `number`, 0.
+            a dict of `codes`, int32 `(n, at most codes_kept, *grid_shape)`, and `number`, 0.
         """
-        return {"codes": self._codes_of(context), "number": 0}
+        return {"codes": self._codes_of(context)[:, -self.codes_kept :], "number": 0}
 
     def step(
         self,
@@ -429,31 +506,55 @@ class VideoPredictor(Model):
 
         Args:
             state: what `start`, or the last step, gave.
-            action: of n examples, without the axis of frames.
+            action: of n examples, without the axis of frames; of a `VideoVQVAE` for all the
+                `frames_per_code` frames of the step, on that axis.
             seed, temperature, top_k, top_p: as for `predict_frames`.
 
         Returns:
-            the frame, uint8 `(n, height, width, channels)`, and the state for the next step.
+            the frame, uint8 `(n, height, width, channels)`, or of a `VideoVQVAE` `(n,
+            frames_per_code, height, width, channels)`, and the state for the next step.
         """
         options = checked_options(self.num_codes, temperature, top_k, top_p)
         codes, n = state["codes"], len(state["codes"])
-        actions = None if action is None else np.asarray(action)[:, None]
-        vectors = self._future(actions, n, None if self.num_actions else 1)
+        each = self.frames_per_code
+        actions = None if action is None else np.asarray(action)
+        if actions is not None and each == 1:
+            actions = actions[:, None]
+        vectors = self._future(actions, n, None if self.num_actions else each)
+        if vectors.shape[1] != 1:
+            raise ValueError(f"action must be of {each} frames, got {vectors.shape[1] * each}")
         numbers = np.array([state["number"]], "int32"), np.arange(n, dtype="int32")
-        given = (codes, vectors, *numbers, np.int32(checked_seed(seed)), options)
-        past, drawn = self._run()(*given)
-        following = {"codes": ops.convert_to_numpy(past), "number": state["number"] + 1}
-        return self.vqvae.decode(ops.convert_to_numpy(drawn)[:, 0]), following
+        given = (
+            codes[:, -self._past_steps :],
+            vectors,
+            *numbers,
+            np.int32(checked_seed(seed)),
+            options,
+        )
+        drawn = ops.convert_to_numpy(self._run()(*given)[1])
+        frames = self.decode_after(codes, drawn)
+        kept = np.concatenate([codes, drawn], 1)[:, -self.codes_kept :]
+        following = {"codes": kept, "number": state["number"] + 1}
+        return frames[:, 0] if each == 1 else frames, following
 
     def _codes_of(self, context: Any) -> np.ndarray:
-        """Codes of the last frames of a context."""
+        """Codes of what counts of a context."""
         context = np.asarray(context)
+        if context.ndim == 5:  # anything else is named below
+            self._check_context(context.shape[1])
+            context = self.what_counts(context)
         self._check_windows("frames", context)
-        count, time = context.shape[:2]
-        self._check_context(time)
-        recent = context[:, time - self.context_frames :]
-        codes = self.vqvae.encode(recent.reshape(-1, *self.image_shape))
-        return codes.reshape(count, self.context_frames, *self.grid_shape)
+        return self.encode_frames(context)
+
+    def what_counts(self, context: Any) -> Any:
+        """The frames `(batch, time, ...)` of a context that a prediction depends on."""
+        if isinstance(self.vqvae, VideoVQVAE):
+            return context[:, ops.shape(context)[1] % self.frames_per_code :]
+        return context[:, -self.context_frames :]
+
+    @property
+    def _past_steps(self) -> int:
+        return self.context_frames // self.frames_per_code
 
     def _run(self) -> Any:
         return self._compiled("imagine", self._imagine, bool(self.compiled and self.jit_compile))
@@ -484,14 +585,25 @@ class VideoPredictor(Model):
                 raise ValueError(f"actions: {self.name} has none; give num_actions when it is made")
             if steps is None:
                 raise ValueError("steps is missing: without actions it says how many frames")
-            return np.zeros((n, positive_integer("steps", steps), 0), "float32")
+            return np.zeros((n, self._whole(positive_integer("steps", steps)), 0), "float32")
         if actions is None:
             raise ValueError("actions are missing: each leads to one more frame")
         if steps is not None:
             raise ValueError("steps is for models without actions: here each action is a step")
         actions = np.asarray(actions)
         self.check_actions(actions, n, None)
-        return ops.convert_to_numpy(ops.cast(self._features(actions), "float32"))
+        vectors = ops.convert_to_numpy(ops.cast(self._features(actions), "float32"))
+        self._whole(vectors.shape[1])
+        return self._by_step(vectors)
+
+    def _whole(self, frames: int) -> int:
+        """How many steps so many frames are."""
+        if frames % self.frames_per_code:
+            raise ValueError(
+                f"steps come by {self.frames_per_code} frames (frames_per_code), got {frames} of "
+                "them"
+            )
+        return frames // self.frames_per_code
 
     def get_config(self) -> dict:
         return {
@@ -533,6 +645,17 @@ def _kind(x: Any) -> str:
     return "frames" if len(x.shape) == 5 else "codes"
 
 
-def _fold(x: Tensor) -> Tensor:
+def _reshape(x: Any, shape: tuple) -> Any:
+    """Of an array an array, of a tensor a tensor."""
+    if not isinstance(x, np.ndarray):
+        return ops.reshape(x, shape)
+    if x.size == 0:  # numpy cannot tell what -1 is to be
+        shape = tuple(len(x) if side == -1 else side for side in shape)
+    return x.reshape(shape)
+
+
+def _fold(x: Any) -> Any:
     """`(batch, time, ...)` as `(batch * time, ...)`."""
+    if isinstance(x, np.ndarray):
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
     return ops.reshape(x, (-1, *x.shape[2:]))

@@ -65,14 +65,16 @@ class VQVAE(Autoencoder):
                 "images must have shape (batch, height, width, channels) with height, width and "
                 f"channels known, got {tuple(input_shape)}"
             )
-        shape = (None, *input_shape[1:])
+        self._build_networks((None, *input_shape[1:]))
+        self.image_shape = tuple(input_shape[1:])
+
+    def _build_networks(self, shape: tuple) -> None:
         latents = keras.KerasTensor(shape, self.compute_dtype)
         for layer in (self.encoder, self.quantizer, self.decoder):
             if layer is self.decoder:
                 self._grid_shape = tuple(latents.shape[1:-1])
             latents = layer(latents)
         self._check_networks(shape, latents.shape)
-        self.image_shape = shape[1:]
 
     def _check_networks(self, image: tuple, decoded: tuple) -> None:
         grid = self._grid_shape or ()
@@ -114,17 +116,7 @@ class VQVAE(Autoencoder):
 
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where `x` is not uint8 pictures of this model's shape."""
-        if not hasattr(x, "dtype"):
-            raise ValueError(
-                f"images must be one uint8 array or tensor, got a {type(x).__name__}. Of a dataset "
-                'of dicts take dataset.map(lambda d: d["image"]), of pairs '
-                "dataset.map(lambda x, y: x)"
-            )
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        if dtype != "uint8":
-            cure = "round and cast to uint8 grey levels 0..255, multiplying by 255 where they are "
-            cure = f"{cure}0..1" if "float" in dtype else "cast to uint8 grey levels 0..255"
-            raise ValueError(f"images must be uint8, got {dtype}: {cure}")
+        self._check_pixels("images", x)
         shape = tuple(x.shape)
         if len(shape) != 4:
             raise ValueError(
@@ -135,6 +127,19 @@ class VQVAE(Autoencoder):
                 f"images must have shape (batch, {', '.join(map(str, self.image_shape))}), "
                 f"got {shape}"
             )
+
+    def _check_pixels(self, name: str, x: Any) -> None:
+        if not hasattr(x, "dtype"):
+            raise ValueError(
+                f"{name} must be one uint8 array or tensor, got a {type(x).__name__}. Of a dataset "
+                'of dicts take dataset.map(lambda d: d["image"]), of pairs '
+                "dataset.map(lambda x, y: x)"
+            )
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype != "uint8":
+            cure = "round and cast to uint8 grey levels 0..255, multiplying by 255 where they are "
+            cure = f"{cure}0..1" if "float" in dtype else "cast to uint8 grey levels 0..255"
+            raise ValueError(f"{name} must be uint8, got {dtype}: {cure}")
 
     def check_codes(self, codes: Any) -> None:
         """Raises `ValueError` where `codes` are not codes of this model; arrays by value too."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vqvae import functional
+from keras_vqvae import WaveNet, functional
 from keras_vqvae.data import audio, audio_corpus, audio_files
 
 soundfile = pytest.importorskip("soundfile", reason="the extra `audio` is not installed")
@@ -221,8 +221,102 @@ def test_speakers_from_folders_and_lists(folder):
     with pytest.raises(ValueError, match=r"3 files have others, first .*2\.wav \(speaker2\)"):
         audio.from_folder(folder, RATE, 128, speakers=["speaker0", "speaker1"])
     write(folder / "loose.wav", noise(2000))
-    with pytest.raises(ValueError, match=r"loose\.wav does not"):
+    with pytest.raises(ValueError, match=r"1 files of .* have no speaker: loose\.wav.*sub-folder"):
         audio.from_folder(folder, RATE, 128, speakers=True)
+    with pytest.warns(UserWarning, match=r"have no speaker: loose\.wav.*left out"):
+        dataset = audio.from_folder(folder, RATE, 128, 16, speakers=True, skip_corrupt=True)
+    assert next(iter(dataset))["speaker"].shape == (10,) and len(dataset.speaker_names) == 3
+    assert len(rows(audio.from_folder(folder, RATE, 128))) == 11
+
+
+def test_lists_of_speakers(folder):
+    names = np.array(["speaker0", "speaker1", "speaker2"])
+    dataset = audio.from_folder(folder, RATE, 128, 16, speakers=names)
+    assert dataset.speaker_names == list(names) and type(dataset.speaker_names[0]) is str
+    for wrong in ("speaker0", [], np.array([]), [0, 1, 2], ["speaker0", ""], 3, None):
+        with pytest.raises(ValueError, match="`speakers` must be True, False or the names of all"):
+            audio.from_folder(folder, RATE, 128, speakers=wrong)
+    (folder / "list.csv").write_text("path,speaker\nspeaker0/0.wav,ann\n")
+    for wrong in ("ann", []):
+        with pytest.raises(ValueError, match="`speakers` must be True, False or the names of all"):
+            audio.from_manifest(folder / "list.csv", RATE, speakers=wrong)
+        with pytest.raises(ValueError, match="`speakers` must be True, False or the names of all"):
+            audio.from_librispeech(folder, speakers=wrong)
+
+
+def test_options_that_there_are_not(folder):
+    (folder / "list.csv").write_text("path\nspeaker0/0.wav\n")
+    with pytest.raises(TypeError, match="from_manifest has no option `trim_silense`. Did you mean"):
+        audio.from_manifest(folder / "list.csv", RATE, trim_silense=True)
+    with pytest.raises(TypeError, match="from_vctk has no option `shuffle`. It has .*mu_law"):
+        audio.from_vctk(folder, shuffle=True)
+    with pytest.raises(TypeError, match="from_librispeech has no option `data_dir`"):
+        audio.from_librispeech(folder, data_dir="here")
+    for loader in (audio.from_librispeech, audio.from_vctk):
+        with pytest.raises(TypeError, match="without a folder has no option `min_samples`"):
+            loader(None, min_samples=64)
+
+
+def test_mu_law_and_speakers_are_what_a_wavenet_takes(folder):
+    crops = audio.from_folder(folder, RATE, 256, 5, speakers=True, mu_law=True, seed=0)
+    assert sorted(crops.element_spec) == ["codes", "condition"]
+    names = crops.speaker_names
+    prior = WaveNet(256, len(names), channels=2, skip_channels=2, dilations=(1, 2))
+    prior.compile("adam")
+    losses = prior.fit(crops, verbose=0).history["loss"]
+    whole = audio.from_folder(folder, RATE, None, 5, speakers=True, mu_law=True)
+    assert sorted(whole.element_spec) == ["codes", "condition", "length"]
+    assert np.isfinite(losses).all() and np.isfinite(prior.evaluate(whole, verbose=0))
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+@pytest.mark.parametrize("name", ["a.flac", "a.wav", "stereo.flac"])
+def test_reading_only_the_crop_is_cropping_the_whole(tmp_path, monkeypatch, name, seed):
+    for i, length in enumerate((20000, 4001, 700)):
+        samples = np.stack([noise(length, seed=i), noise(length, seed=9 + i)], axis=1)
+        write(tmp_path / f"{i}{name}", samples if "stereo" in name else samples[:, 0])
+    counts = []
+    read_samples = audio_files.read_samples
+
+    def noted(path, rate, start=0, count=-1):
+        counts.append(count)
+        return read_samples(path, rate, start, count)
+
+    monkeypatch.setattr(audio_files, "read_samples", noted)
+
+    def epochs():
+        options = {"decoder": "soundfile", "channels": "mix"}
+        crops = audio.from_folder(tmp_path, RATE, 1000, seed=seed, **options)
+        return [rows(crops) for _ in range(4)]
+
+    parts = epochs()
+    assert counts == [1000] * 12
+    columns = audio_files.columns
+
+    def whole(files, rate):
+        made = columns(files, rate)
+        return {**made, "jumps": np.zeros_like(made["jumps"])}
+
+    monkeypatch.setattr(audio_files, "columns", whole)
+    np.testing.assert_array_equal(parts, epochs())
+    assert counts == [1000] * 12 + [-1] * 12
+
+
+@needs_native
+def test_auto_takes_the_faster_decoder_for_each_file(tmp_path):
+    for name, rate in (("a.wav", RATE), ("b.wav", 8000), ("c.flac", RATE), ("d.ogg", RATE)):
+        write(tmp_path / name, noise(rate, rate), rate)
+    soundfile.write(tmp_path / "e.wav", noise(RATE), RATE, subtype="PCM_U8")
+    files = audio_files.inspect(sorted(tmp_path.iterdir()), whole=True)
+
+    def natively(decoder):
+        chosen = audio_files.by_decoder(files, RATE, decoder)
+        return "".join(file.path.stem for file in chosen if file.kind)
+
+    assert [natively(d) for d in ("auto", "tensorflow-io", "soundfile")] == ["a", "abcd", ""]
+    auto, python = (rows(audio.from_folder(tmp_path, RATE, 4000, decoder=d, seed=0))
+                    for d in ("auto", "soundfile"))  # fmt: skip
+    np.testing.assert_array_equal(auto, python)
 
 
 def test_mu_law_codes_are_those_of_the_models(folder):
@@ -234,7 +328,7 @@ def test_mu_law_codes_are_those_of_the_models(folder):
         batch["codes"], np.asarray(functional.mu_law_encode(waveforms.numpy()))
     )
     (whole,) = audio.from_arrays(ramps([10, 20]), mu_law=True, speakers=[4, 2])
-    assert sorted(whole) == ["codes", "length", "speaker"]
+    assert sorted(whole) == ["codes", "condition", "length"]
     assert whole["codes"][0, 10:].numpy().tolist() == [128] * 10
 
 
@@ -304,6 +398,10 @@ def test_manifest_rows_that_are_wrong(folder):
     path.write_text("path,speaker\nspeaker0/0.wav,\n")
     with pytest.raises(ValueError, match="line 2.*Fill the column in"):
         audio.from_manifest(path, RATE, speakers=True)
+    path.write_text("path,speaker\nspeaker0/0.wav,\nspeaker1/1.wav,ann\n")
+    with pytest.warns(UserWarning, match="1 rows of .* have no `speaker`: line 2. They are left"):
+        dataset = audio.from_manifest(path, RATE, 100, speakers=True, skip_corrupt=True)
+    assert dataset.speaker_names == ["ann"] and len(list(dataset)) == 1
     for text, message in [
         ("file\na.wav\n", "must name its columns"),
         ("path,speaker\n,ann\n", "line 2: it has no `path`"),
@@ -343,6 +441,18 @@ def test_vctk_and_librispeech_folders(tmp_path):
     dataset = audio.from_librispeech(tmp_path / "LibriSpeech", crop=1000, speakers=["84", "1272"])
     (batch,) = dataset
     assert batch["speaker"].numpy().tolist() == [1, 0]  # paths are in the order of their names
+    # Of a part, by the name that it has in TensorFlow Datasets.
+    write(libri.parent / "train-clean-100" / "9" / "1" / "9-1-0000.flac", noise(3000))
+    for split, there, count in [
+        (None, libri.parent, 3),
+        ("dev_clean", libri.parent, 2),
+        ("dev-clean", libri.parent, 2),
+        ("dev_clean", libri, 2),
+        ("train_clean100", libri.parent, 1),
+    ]:
+        assert len(rows(audio.from_librispeech(there, RATE, 100, split=split))) == count
+    with pytest.raises(ValueError, match="'test_clean': .* no folder test-clean; it has dev-clean"):
+        audio.from_librispeech(libri.parent, split="test_clean")
     with pytest.raises(ValueError, match="holds no file of VCTK"):
         audio.from_vctk(libri)
     with pytest.raises(ValueError, match="`mic` must be 1 or 2"):
@@ -463,10 +573,40 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
         audio.read(bad / "nan.wav")
 
 
+def test_clipped_sound_can_be_allowed(tmp_path):
+    loud = np.clip(noise(3000) * 9, -1, 1)
+    path = write(tmp_path / "ann" / "loud.wav", loud * 1.5, subtype="FLOAT")
+    for refused in (audio.read, lambda path: audio.from_folder(tmp_path, RATE)):
+        with pytest.raises(ValueError, match='is clipped: .*clipped="allow" takes it'):
+            refused(path)
+    np.testing.assert_array_equal(
+        audio.read(path, clipped="allow"), np.clip(loud * np.float32(1.5), -1, 1)
+    )
+    assert audio.check_folder(tmp_path, clipped="allow") == ([path], {})
+    (tmp_path / "list.csv").write_text("path\nann/loud.wav\n")
+    for dataset in (
+        audio.from_folder(tmp_path, RATE, clipped="allow"),
+        audio.from_manifest(tmp_path / "list.csv", RATE, clipped="allow"),
+    ):
+        (batch,) = dataset
+        assert np.abs(batch["waveform"]).max() == 1
+    with pytest.raises(ValueError, match="is clipped"):
+        audio.from_arrays([loud])
+    np.testing.assert_array_equal(rows(audio.from_arrays([loud], 3000, clipped="allow")), [loud])
+    for call in (audio.read, audio.check_folder, lambda _, **o: audio.from_arrays([loud], **o)):
+        with pytest.raises(ValueError, match='`clipped` must be "refuse" or "allow"'):
+            call(path, clipped=True)
+    holes = noise(100)
+    holes[3] = np.nan
+    write(tmp_path / "nan.wav", holes, subtype="FLOAT")
+    with pytest.raises(ValueError, match="holds NaN"):
+        audio.read(tmp_path / "nan.wav", clipped="allow")
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_without_the_check_bad_files_are_named_when_they_come(tmp_path, decoder):
     holes = noise(3000)
-    holes[7] = np.nan
+    holes[1500] = np.nan  # in the crop, which may be all that is read
     write(tmp_path / "nan.wav", holes, subtype="FLOAT")
     dataset = audio.from_folder(tmp_path, RATE, 100, check=False, decoder=decoder)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"nan\.wav holds NaN"):
@@ -503,6 +643,7 @@ def test_wrong_formats_are_refused_with_the_cure(folder, tmp_path):
         ({"batch_size": 0}, "`batch_size` must be"),
         ({"min_samples": 0}, "`min_samples` must be"),
         ({"channels": "stereo"}, "`channels` must be"),
+        ({"clipped": "no"}, "`clipped` must be"),
         ({"seed": -1}, "`seed` must be"),
     ],
 )

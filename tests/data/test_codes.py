@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vqvae import VQVAE, ImageVQVAE, PixelCNN, VectorQuantizer, data
+from keras_vqvae import (
+    VQVAE,
+    AudioVQVAE,
+    ImageVQVAE,
+    PixelCNN,
+    VectorQuantizer,
+    WaveNet,
+    data,
+)
+from keras_vqvae.data import audio
 
 pytestmark = pytest.mark.tensorflow
 
@@ -102,3 +111,78 @@ def test_wrong_data_is_named(vqvae, tmp_path):
     unbuilt = VQVAE(layers.Conv2D(4, 2, 2), VectorQuantizer(16, 4), layers.Conv2DTranspose(3, 2, 2))
     with pytest.raises(ValueError, match="built"):
         data.encode_to_records(unbuilt, PICTURES, tmp_path / "r")
+
+
+# Sound
+
+
+@pytest.fixture(scope="module")
+def sound_vqvae():
+    keras.utils.set_random_seed(0)
+    small = {"hidden": 4, "finest_hidden": 4, "residual_blocks": 1}
+    return AudioVQVAE(8000, 16, 4, downsampling=8, num_speakers=3, decoder="parallel", **small)
+
+
+def waveforms(lengths):
+    random = np.random.default_rng(1)
+    return [random.uniform(-0.5, 0.5, n).astype("float32") for n in lengths]
+
+
+def small_prior(num_classes=None):
+    sizes = {"channels": 2, "skip_channels": 2, "dilations": (1, 2), "burn_in": 0}
+    prior = WaveNet(16, num_classes, **sizes)
+    prior.compile("adam")
+    return prior
+
+
+def test_codes_of_crops_of_speakers_are_what_a_prior_takes(sound_vqvae, tmp_path):
+    clips, speakers = waveforms([400] * 6), np.array([0, 1, 2] * 2)
+    crops = audio.from_arrays(clips, 160, 4, speakers=speakers)
+    data.encode_to_records(sound_vqvae, crops, tmp_path / "dataset", 2)
+    sound = {"waveform": np.stack(clips)[:, 120:280], "speaker": speakers.astype("int32")}
+    data.encode_to_records(sound_vqvae, sound, tmp_path / "dict", 2)
+    for name in ("dataset", "dict"):
+        (found,) = data.from_records(tmp_path / name, 6)
+        np.testing.assert_array_equal(found["codes"], sound_vqvae.encode(sound["waveform"]))
+        np.testing.assert_array_equal(found["condition"], speakers)
+        records = data.from_records(tmp_path / name, 3, seed=0)
+        losses = small_prior(3).fit(records, epochs=2, verbose=0).history["loss"]
+        assert len(losses) == 2 and np.isfinite(losses).all()
+
+
+def test_codes_of_padding_are_left_out(sound_vqvae, tmp_path):
+    lengths = [401, 400, 90, 8]
+    clips = waveforms(lengths)
+    whole = audio.from_arrays(clips, None, 2, speakers=[2, 1, 0, 1])
+    data.encode_to_records(sound_vqvae, whole, tmp_path / "r", 1)
+    found = list(data.from_records(tmp_path / "r", None))
+    assert [len(one["codes"]) for one in found] == [51, 50, 12, 1]
+    assert [int(one["condition"]) for one in found] == [2, 1, 0, 1]
+    for one, clip in zip(found, clips, strict=True):  # but for what the encoder sees of padding
+        np.testing.assert_array_equal(one["codes"][:-4], sound_vqvae.encode(clip[None])[0][:-4])
+    with pytest.raises(ValueError, match="differ in shape .codes.*`padded_batch`"):
+        data.from_records(tmp_path / "r", 2)
+    # The recipe of docs/input.md.
+    records = data.from_records(tmp_path / "r", None, seed=0)
+    batches = records.map(lambda one: {**one, "length": tf.size(one["codes"])}).padded_batch(4)
+    (batch,) = batches
+    assert sorted(batch["length"].numpy()) == [1, 12, 50, 51]
+    assert np.isfinite(small_prior(3).fit(batches, verbose=0).history["loss"]).all()
+
+
+def test_codes_of_sound_without_speakers_are_bare(sound_vqvae, tmp_path):
+    crops = audio.from_arrays(waveforms([400] * 4), 160)
+    data.encode_to_records(sound_vqvae, crops, tmp_path / "crops", 1)
+    (codes,) = data.from_records(tmp_path / "crops", 4)
+    assert codes.shape == (4, 20) and codes.dtype == "int32"
+    assert np.isfinite(small_prior().fit(codes, verbose=0).history["loss"]).all()
+    whole = audio.from_arrays(waveforms([400, 90]))
+    data.encode_to_records(sound_vqvae, whole, tmp_path / "whole", 1)
+    assert [len(codes) for codes in data.from_records(tmp_path / "whole", None)] == [50, 12]
+    # The same number of batches, but another kind of example.
+    with pytest.raises(ValueError, match="another model or other data"):
+        data.encode_to_records(
+            sound_vqvae, crops.map(lambda x: {"waveform": x}), tmp_path / "whole"
+        )
+    with pytest.raises(ValueError, match="`data`: a dict must be of sound, .*got .'codes'"):
+        data.encode_to_records(sound_vqvae, {"codes": codes}, tmp_path / "other")

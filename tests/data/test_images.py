@@ -328,7 +328,7 @@ def test_tfds_unknown_names(tiny_tfds):
 
 def test_tfds_missing_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"keras_vqvae\[examples\]"):
+    with pytest.raises(ImportError, match=r"\.\[examples\]"):
         data.from_tfds("cifar10")
 
 

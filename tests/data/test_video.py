@@ -14,7 +14,7 @@ if keras.backend.backend() != "tensorflow":
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_vqvae import ImageVQVAE
+from keras_vqvae import ImageVQVAE, VideoVQVAE
 from keras_vqvae.data import Recording, video, write_records
 from keras_vqvae.data.video import Episode
 
@@ -142,6 +142,29 @@ def test_codes_are_kept_and_made_anew_for_other_weights(
     file.write_bytes(file.read_bytes()[:100])
     with pytest.warns(UserWarning, match="made again"):
         video.encode(vqvae, episodes, file)
+
+
+@pytest.mark.parametrize("actions", ["none", "discrete", "continuous"])
+def test_codes_of_several_frames(actions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coded part by part they are those of the whole; windows have all actions of their frames."""
+    monkeypatch.setattr("keras_vqvae.data.video._BATCH", 6)
+    vqvae = VideoVQVAE((4, 6, 3), 16, 4, hidden=4, residual_blocks=1, downsampling=(2, 2, 2))
+    rng = np.random.default_rng(0)
+    episodes = [episode(i, n, actions) for i, n in enumerate((41, 6, 8))]
+    for one in episodes:
+        one.frames[:] = rng.integers(0, 256, one.frames.shape)
+    coded = video.encode(vqvae, episodes)
+    for whole, part in zip(episodes, coded, strict=True):
+        even = len(whole) // 2 * 2
+        np.testing.assert_array_equal(part.frames, vqvae.encode(whole.frames[None, :even])[0])
+        if actions != "none":
+            np.testing.assert_array_equal(part.actions, whole.actions[:even])
+    windows = rows(video.windows(coded, 3, batch_size=4))
+    places = [(e, t) for e in coded for t in range(len(e) - 2)]
+    np.testing.assert_array_equal(windows["codes"], [e.frames[t : t + 3] for e, t in places])
+    if actions != "none":
+        expected = [e.actions[2 * t : 2 * t + 6] for e, t in places]
+        np.testing.assert_array_equal(windows["actions"], expected)
 
 
 def test_folder_of_arrays(tmp_path: Path) -> None:
