@@ -93,6 +93,35 @@ def uniforms_by_row(shape: tuple, seed: Tensor, rows: Tensor) -> Tensor:
     )
 
 
+def uniforms_by_place(shape: tuple, seed: Tensor, rows: Tensor, examples: Tensor) -> Tensor:
+    """Uniform numbers, of which each slice is decided by the seed, its row and its example.
+
+    Args:
+        shape: of a slice.
+        seed: an integer or an integer scalar tensor, of 32 bits.
+        rows: int32 `(n,)`, the rows' numbers.
+        examples: int32 `(batch,)`, the examples' numbers.
+
+    Returns:
+        float32 `(n, batch, *shape)`.
+    """
+    if BACKEND == "tensorflow":
+        seed, rows, examples = (tf.cast(x, "int64") for x in (seed, rows, examples))
+        places = rows[:, None] * 2**32 + examples
+        u = tf.map_fn(
+            lambda place: uniforms(shape, tf.stack([seed, place])),
+            tf.reshape(places, (-1,)),
+            fn_output_signature="float32",
+        )
+        return tf.reshape(u, (*tf.unstack(tf.shape(places)), *shape))
+    seed, rows, examples = (jax.numpy.asarray(x).astype("uint32") for x in (seed, rows, examples))
+
+    def one(row: Tensor, example: Tensor) -> Tensor:
+        return uniforms(shape, jax.random.fold_in(jax.numpy.stack([seed, row]), example))
+
+    return jax.vmap(lambda row: jax.vmap(lambda example: one(row, example))(examples))(rows)
+
+
 def argmax(scores: Tensor) -> Tensor:
     """Index (int32) of the greatest entry along the last axis; of equal ones the first."""
     if BACKEND == "tensorflow":
@@ -133,6 +162,29 @@ def concrete(x: Any) -> np.ndarray | None:
     else:
         known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     return ops.convert_to_numpy(x) if known else None
+
+
+def checked_range(name: str, x: Tensor, stop: int) -> Tensor:
+    """`x`, integers, after a check within TensorFlow's graph that they are in [0, `stop`).
+
+    It fails with `InvalidArgumentError`. A part that XLA compiles drops it, and on JAX there is
+    none: no value is known there.
+    """
+    if BACKEND != "tensorflow" or tf.executing_eagerly():
+        return x
+    message = f"{name} must be in [0, {stop}), got values between"
+    inside = tf.reduce_all((x >= 0) & (x < stop))
+    check = tf.debugging.Assert(inside, [message, tf.reduce_min(x), tf.reduce_max(x)])
+    with tf.control_dependencies([check]):
+        return tf.identity(x)
+
+
+def shape_is_of_data(x: Tensor) -> bool:
+    """Whether sizes in a tensor's shape are those of data.
+
+    In symbolic calls JAX puts numbers of its own where Keras knows none.
+    """
+    return BACKEND == "tensorflow" or not isinstance(x, jax.core.Tracer)
 
 
 def in_graph() -> bool:
@@ -273,21 +325,30 @@ def global_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return ops.sum(ops.where(replicas < mine, every, 0)), ops.sum(every)
 
 
-def global_mean(per_example: Tensor) -> Tensor:
+def global_mean(per_example: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over the examples of all replicas, to be returned by `compute_loss`.
 
     Args:
         per_example: `(batch,)` losses of this replica's examples, float32. May be empty.
+        weights: `(batch,)`, how much each counts, not negative; None for all alike.
 
     Returns:
         A scalar whose gradients, which Keras sums over the replicas, are those of the mean over
         the global batch, also where replicas hold different numbers of examples; and whose
         value is what Keras needs to log that mean (it weights each replica's value, times the
-        number of replicas, by its number of examples).
+        number of replicas, by its number of examples). 0, with gradients of 0, where all weights
+        are 0.
     """
     count = ops.cast(ops.shape(per_example)[0], "float32")
-    total = ops.sum(per_example)
     # A replica without examples has a sum of zero; dividing it by one keeps it finite.
-    value = total / (ops.maximum(count, 1.0) * num_replicas())
-    exact = total / ops.maximum(all_reduce_sum(count), 1.0)
+    share = ops.maximum(count, 1.0) * num_replicas()
+    if weights is None:
+        total = ops.sum(per_example)
+        value = total / share
+        exact = total / ops.maximum(all_reduce_sum(count), 1.0)
+    else:
+        weights = ops.cast(weights, "float32")
+        whole, everyone = all_reduce_sum([ops.sum(weights), count])
+        exact = ops.sum(per_example * weights) / ops.where(whole > 0, whole, 1.0)
+        value = exact * everyone / share
     return exact + ops.stop_gradient(value - exact)

@@ -52,23 +52,37 @@ def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
     return z + ops.stop_gradient(quantized - z)
 
 
-def code_statistics(z: Tensor, codes: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+def code_statistics(
+    z: Tensor, codes: Tensor, num_codes: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """How often each code was used and the sum of the rows it was used for.
 
     Args:
         z: `(rows, code_dim)` float32.
         codes: `(rows,)` int32.
+        mask: bool `(rows,)`, which rows count; None for all.
 
     Returns:
         counts `(num_codes,)` and sums `(num_codes, code_dim)`, float32.
     """
-    return code_counts(codes, num_codes), ops.segment_sum(z, codes, num_segments=num_codes)
+    if mask is not None:
+        z = ops.where(mask[:, None], z, 0.0)
+    return code_counts(codes, num_codes, mask), ops.segment_sum(z, codes, num_segments=num_codes)
 
 
-def code_counts(codes: Tensor, num_codes: int) -> Tensor:
-    """How often each code occurs in `codes` (any shape, int32): `(num_codes,)` float32."""
+def code_counts(codes: Tensor, num_codes: int, mask: Tensor | None = None) -> Tensor:
+    """How often each code occurs in `codes`: `(num_codes,)` float32.
+
+    Args:
+        codes: int32 of any shape.
+        num_codes: how many there are.
+        mask: bool or numbers of that shape, how much each occurrence counts; None for 1.
+    """
     codes = ops.reshape(codes, (-1,))
-    return ops.segment_sum(ops.ones_like(codes, dtype="float32"), codes, num_segments=num_codes)
+    each = ops.ones_like(codes, dtype="float32")
+    if mask is not None:
+        each = ops.cast(ops.reshape(mask, (-1,)), "float32")
+    return ops.segment_sum(each, codes, num_segments=num_codes)
 
 
 def entropy(counts: Tensor) -> Tensor:
@@ -126,7 +140,8 @@ def mu_law_encode(x: Tensor, levels: int = 256) -> Tensor:
 
 def mu_law_decode(classes: Tensor, levels: int = 256) -> Tensor:
     """Companded classes 0..levels-1 back to a float32 waveform in [-1, 1] (ITU-T G.711)."""
-    return mu_law_expand(levels_to_unit(classes, levels), levels)
+    # JAX rounds the outermost up to 1.0000006.
+    return ops.clip(mu_law_expand(levels_to_unit(classes, levels), levels), -1.0, 1.0)
 
 
 def prefix_sums(x: Tensor) -> Tensor:

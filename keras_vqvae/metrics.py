@@ -32,11 +32,11 @@ class CodeUsage(keras.metrics.Metric):
         self.num_codes = num_codes
         self.counts = self.add_variable((num_codes,), "zeros", dtype="float32", name="counts")
 
-    def update_state(self, codes: Tensor, sample_weight: None = None) -> None:
-        """Counts `codes`, int32 of any shape."""
+    def update_state(self, codes: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Counts `codes`, int32 of any shape; by `sample_weight` of that shape, such as a mask."""
         # Summed over replicas here, so that a step's result, which Keras averages over replicas,
         # is right too. That every replica then holds the sum changes no ratio of counts.
-        counts = functional.code_counts(codes, self.num_codes)
+        counts = functional.code_counts(codes, self.num_codes, sample_weight)
         self.counts.assign_add(backend.all_reduce_sum(counts))
 
     def result(self) -> dict:

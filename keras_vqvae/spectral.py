@@ -9,6 +9,7 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
 
 # Keeps the gradient of a magnitude finite where it is 0: sqrt(re² + im² + EPSILON²).
@@ -23,11 +24,12 @@ VOICED = 0.5
 def magnitudes(x: Tensor, window: int, hop: int) -> Tensor:
     """Magnitudes of the short-time Fourier transform, with a periodic Hann window.
 
-    Frame i is centred at sample `i * hop`; the ends are reflected. Nothing is divided by: a full
-    sine has a magnitude of `window / 4`.
+    Frame i is centred at sample `i * hop`; the ends are reflected, those of a clip of at most
+    `window // 2` samples after as many zeros as that needs. Nothing is divided by: a full sine has
+    a magnitude of `window / 4`.
 
     Args:
-        x: `(batch, samples)`, more than `window // 2` samples.
+        x: `(batch, samples)`.
         window: length of a frame in samples, even.
         hop: samples from frame to frame; must divide `window`.
 
@@ -35,14 +37,33 @@ def magnitudes(x: Tensor, window: int, hop: int) -> Tensor:
         `(batch, samples // hop + 1, window // 2 + 1)` float32, at least `EPSILON`. Bin k is at
         `k * sample_rate / window` Hz.
     """
+    check_window(window, hop)
+    half, count = window // 2, ops.shape(x)[1] // hop + 1
+    x = _at_least(ops.cast(x, "float32"), half + 1)
+    found = _spectra(ops.pad(x, [[0, 0], [half, half]], mode="reflect"), window, hop)
+    return found[:, :count]
+
+
+def check_window(window: int, hop: int) -> None:
+    """Raises `ValueError` where `magnitudes` has no use for a window and a hop."""
     if hop < 1 or window < 2 or window % 2 or window % hop:
         raise ValueError(f"window must be even and a multiple of hop, got {window} and {hop}")
-    samples = _samples(x)
-    if samples is not None and samples <= window // 2:
-        raise ValueError(f"a window of {window} needs more than {window // 2} samples: {samples}")
-    x = ops.pad(ops.cast(x, "float32"), [[0, 0], [window // 2, window // 2]], mode="reflect")
+
+
+def _spectra(x: Tensor, window: int, hop: int) -> Tensor:
+    """Magnitudes of the frames that fit."""
     real, imaginary = ops.rfft(_frames(x, window, hop) * _hann(window))
     return ops.sqrt(ops.square(real) + ops.square(imaginary) + EPSILON**2)
+
+
+def _at_least(x: Tensor, samples: int) -> Tensor:
+    """`x`, with zeros after its end where it has fewer samples."""
+    got = ops.shape(x)[1]
+    if isinstance(got, int):
+        return ops.pad(x, [[0, 0], [0, samples - got]]) if got < samples else x
+    if backend.BACKEND == "jax":  # a symbol, met in symbolic calls only
+        return x
+    return ops.pad(x, [[0, 0], [0, ops.maximum(samples - got, 0)]])
 
 
 def _frames(x: Tensor, window: int, hop: int) -> Tensor:
@@ -120,7 +141,10 @@ def log_mel(
 
 
 def multi_scale_distance(
-    a: Tensor, b: Tensor, windows: tuple[int, ...] = (2048, 1024, 512, 256, 128, 64)
+    a: Tensor,
+    b: Tensor,
+    windows: tuple[int, ...] = (2048, 1024, 512, 256, 128, 64),
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Distance of spectra at several resolutions in time and frequency.
 
@@ -130,21 +154,72 @@ def multi_scale_distance(
 
     Args:
         a, b: `(batch, samples)`.
-        windows: samples, multiples of four. Those longer than the clip are left out.
+        windows: samples, multiples of four. Those longer than a clip are left out, but for the
+            shortest, before which it is followed by zeros.
+        lengths: int32 `(batch,)`, in samples, where clips are padded: the distance is that of the
+            clips alone, whatever follows them. None where they are not.
 
     Returns:
         `(batch,)` float32. It hears little of a small shift in time.
+
+    Raises:
+        ValueError: `a` and `b` differ in length.
     """
     samples = _samples(a)
-    fitting = [w for w in windows if samples is None or w <= samples]
-    if not fitting:
-        raise ValueError(f"no window of {windows} fits into {samples} samples")
+    if None not in (samples, _samples(b)) and samples != _samples(b):
+        raise ValueError(f"a and b differ in length: {samples} and {_samples(b)} samples")
+    shortest = min(windows)
+    possible = [w for w in windows if samples is None or w <= samples] or [shortest]
+    if lengths is None:
+        found = [_distance_at(*(magnitudes(x, w, w // 4) for x in (a, b))) for w in possible]
+        if samples is not None:
+            return sum(found) / len(found)
+        lengths = ops.shape(a)[1]
+    else:
+        lengths = ops.cast(lengths, "int32")
+        sides = [_Padded(x, lengths, shortest, max(possible)) for x in (a, b)]
+        found = []
+        for window in possible:
+            hop = window // 4
+            one, other = (side.magnitudes(window, hop) for side in sides)
+            frames = ops.arange(ops.shape(one)[1], dtype="int32") <= lengths[:, None] // hop
+            found.append(_distance_at(one, other, ops.cast(frames, "float32")))
+    fits = [ops.cast((w <= lengths) | (w == shortest), "float32") for w in possible]
+    return sum(f * d for f, d in zip(fits, found, strict=True)) / sum(fits)
 
-    def at(window: int) -> Tensor:
-        one, other = (magnitudes(x, window, window // 4) for x in (a, b))
-        return _distance(one, other) + _distance(ops.log(one + FLOOR), ops.log(other + FLOOR))
 
-    return sum(map(at, fitting)) / len(fitting)
+class _Padded:
+    """Padded clips whose frames are those of the clips alone.
+
+    Args:
+        x: `(batch, samples)`.
+        lengths: int32 `(batch,)`.
+        shortest, longest: of the windows, in samples. What is longer than a clip, and not the
+            shortest, means nothing there.
+    """
+
+    def __init__(self, x: Tensor, lengths: Tensor, shortest: int, longest: int) -> None:
+        x = _at_least(ops.cast(x, "float32"), longest // 2 + 1)
+        samples, lengths = ops.shape(x)[1], lengths[:, None]
+        self.samples = samples
+        self.x = ops.where(ops.arange(samples, dtype="int32") < lengths, x, 0.0)
+        # Each reflected at its own end.
+        place = ops.arange(samples + longest // 2, dtype="int32")
+        last = ops.maximum(lengths, shortest // 2 + 1) - 1
+        place = ops.where(place <= last, place, 2 * last - place)
+        place = ops.clip(place, 0, samples - 1)
+        self.reflected = ops.take_along_axis(self.x, place, 1)
+
+    def magnitudes(self, window: int, hop: int) -> Tensor:
+        """As the function of this name; frames after a clip's end mean nothing."""
+        half = window // 2
+        before = ops.flip(self.x[:, 1 : half + 1], 1)
+        whole = ops.concatenate([before, self.reflected[:, : self.samples + half]], 1)
+        return _spectra(whole, window, hop)
+
+
+def _distance_at(a: Tensor, b: Tensor, frames: Tensor | None = None) -> Tensor:
+    return _distance(a, b, frames) + _distance(ops.log(a + FLOOR), ops.log(b + FLOOR), frames)
 
 
 def log_mel_distance(
@@ -221,8 +296,11 @@ def _autocorrelation_of_hann(window: int, size: int) -> np.ndarray:
     return (np.maximum(r / r[0], EPSILON)).astype("float32")
 
 
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return ops.mean(ops.abs(a - b), axis=(1, 2))
+def _distance(a: Tensor, b: Tensor, frames: Tensor | None = None) -> Tensor:
+    """Mean over bins, and over those frames where `frames`, `(batch, frames)`, is 1."""
+    if frames is None:
+        return ops.mean(ops.abs(a - b), axis=(1, 2))
+    return ops.sum(ops.mean(ops.abs(a - b), -1) * frames, -1) / ops.sum(frames, -1)
 
 
 def _samples(x: Tensor) -> int | None:

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_vqvae import backend
-from tests.checks import floats, to_numpy
+from tests.checks import floats, gradient, to_numpy
 
 SEEDS = {"int": 7, "vector": np.array([3, 4], "uint32")}
 
@@ -73,6 +73,43 @@ def test_global_mean_of_one_device() -> None:
     x = floats((5,))
     assert float(backend.global_mean(ops.convert_to_tensor(x))) == pytest.approx(x.mean(), abs=1e-6)
     assert float(backend.global_mean(ops.zeros((0,)))) == 0.0
+
+
+def test_weighted_mean_of_one_device() -> None:
+    x, weights = floats((5,)), np.array([3, 0, 1, 0.5, 2], "float32")
+    found = backend.global_mean(ops.convert_to_tensor(x), ops.convert_to_tensor(weights))
+    assert float(found) == pytest.approx(np.average(x, weights=weights), abs=1e-6)
+    slope = gradient(lambda x: backend.global_mean(x, weights), x)
+    np.testing.assert_allclose(slope, weights / weights.sum(), rtol=1e-6)
+    # What does not count at all gives neither a value nor a gradient.
+    none = np.zeros(5, "float32")
+    assert float(backend.global_mean(ops.convert_to_tensor(x), none)) == 0.0
+    assert not gradient(lambda x: backend.global_mean(x, none), x).any()
+    assert float(backend.global_mean(ops.zeros((0,)), ops.zeros((0,)))) == 0.0
+
+
+def test_uniforms_by_place() -> None:
+    """A slice is decided by the seed, its row and its example, whatever else is asked for."""
+    rows, examples = np.array([0, 3, 70000], "int32"), np.array([0, 5, 70000], "int32")
+    u = to_numpy(backend.uniforms_by_place((40,), 7, rows, examples))
+    assert u.shape == (3, 3, 40) and u.dtype == "float32"
+    assert len(np.unique(u)) > 0.99 * u.size
+    part = to_numpy(backend.uniforms_by_place((40,), 7, rows[1:], examples[1:2]))
+    np.testing.assert_array_equal(part, u[1:, 1:2])
+    assert (to_numpy(backend.uniforms_by_place((40,), 8, rows, examples)) != u).mean() > 0.99
+
+
+@pytest.mark.tensorflow
+def test_uniforms_by_place_are_the_same_in_graphs_and_under_xla() -> None:
+    import tensorflow as tf
+
+    rows, examples = tf.constant([0, 70000]), tf.constant([3, 70000, 1])
+    expected = backend.uniforms_by_place((9,), 7, rows, examples)
+    for jit_compile in (False, True):
+        compiled = tf.function(
+            lambda *args: backend.uniforms_by_place((9,), *args), jit_compile=jit_compile
+        )
+        np.testing.assert_array_equal(compiled(tf.constant(7), rows, examples), expected)
 
 
 def test_outside_a_strategy_there_is_one_replica() -> None:

@@ -14,7 +14,12 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
 
 import tensorflow as tf  # noqa: E402
 
-from keras_vqvae import WaveNet, export_savedmodel  # noqa: E402
+from keras_vqvae import (  # noqa: E402
+    AudioVQVAE,
+    SpectrogramEncoder,
+    WaveNet,
+    export_savedmodel,
+)
 from tests.models.test_audio import SAMPLES, assert_same_levels, make, sound, trained  # noqa: E402
 from tests.test_export import ops_of_endpoints  # noqa: E402
 
@@ -105,6 +110,67 @@ def test_streams(decoder: str, causal: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.concatenate(made, 1), waveform, atol=1e-5)
 
 
+def test_more_clips_than_a_batch(tmp_path: Path) -> None:
+    """`decode` draws 16 clips at a time, the endpoint all at once: of the same numbers."""
+    model = trained("wavenet")
+    export_savedmodel(model, tmp_path / "1")
+    served = tf.saved_model.load(str(tmp_path / "1"))
+    codes = np.repeat(model.encode(sound(1, 48)), 20, 0)
+    made = served.signatures["decode"](
+        codes=tf.constant(codes), speaker=tf.constant([1]), **drawing(model)
+    )["waveform"]
+    assert_same_levels(made.numpy(), model.decode(codes, 1, seed=3))
+    assert len(np.unique(np.round(made, 3), axis=0)) == 20
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 160])
+def test_streams_of_spectra_take_small_chunks(chunk: int, tmp_path_factory) -> None:
+    """Also chunks, and a first code, that are shorter than a window's half."""
+    model, served = spectral_model(tmp_path_factory)
+    x = sound(1, 480 if chunk == 1 else 1000, seed=4)
+    state = {"pending": tf.zeros((1, 0)), "given": tf.constant(0)}
+    got = []
+    for start in range(0, x.shape[1] + 1, chunk):
+        part = tf.constant(x[:, start : start + chunk])
+        last = tf.constant(start + chunk > x.shape[1])
+        answer = served.signatures["encode_stream"](waveform=part, last=last, **state)
+        state = {name: answer[name] for name in state}
+        got.append(answer["codes"].numpy())
+    np.testing.assert_array_equal(np.concatenate(got, 1), model.encode(x))
+
+
+def test_a_clip_of_one_code_of_spectra(tmp_path_factory) -> None:
+    model, served = spectral_model(tmp_path_factory)
+    x = sound(2, 160)
+    codes = model.encode(x)
+    assert codes.shape == (2, 1)
+    np.testing.assert_array_equal(model.encode(tf.constant(x)), codes)
+    endpoint = served.signatures["encode"]
+    np.testing.assert_array_equal(endpoint(waveform=tf.constant(x))["codes"], codes)
+    stream = model.streaming(2)
+    streamed = [stream.encode(x[:, :50]), stream.encode(x[:, 50:]), stream.encode_end()]
+    np.testing.assert_array_equal(np.concatenate(streamed, 1), codes)
+
+
+SPECTRAL: list = []
+
+
+def spectral_model(tmp_path_factory) -> tuple:
+    """With an encoder of spectra whose window is two codes; exported once."""
+    if not SPECTRAL:
+        keras.utils.set_random_seed(0)
+        encoder = SpectrogramEncoder(4, 8000, 160, window=320, bands=16, hidden=8)
+        model = AudioVQVAE(
+            8000, 16, 4, downsampling=160, encoder=encoder, decoder="parallel", hidden=8,
+            finest_hidden=4,
+        )  # fmt: skip
+        model.adapt(sound(8, 3200))
+        path = tmp_path_factory.mktemp("spectral") / "1"
+        export_savedmodel(model, path)
+        SPECTRAL.append((model, tf.saved_model.load(str(path))))
+    return SPECTRAL[0]
+
+
 def test_samples(exported: tuple) -> None:
     model, served, _ = exported
     codes = prior().sample(3, condition=SPEAKERS, length=10, seed=5)
@@ -176,6 +242,78 @@ def test_bad_requests(exported: tuple, endpoint: str, feed: dict, message: str) 
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         served.signatures[endpoint](**feeds)
     assert served.signatures["encode"](waveform=tf.constant(sound(2)))["codes"].shape[0] == 2
+
+
+STATES: dict[str, list] = {
+    "encode_stream": [
+        ({"waveform": SOUND[0]}, r"waveform must have shape \(batch, any\)"),
+        ({"waveform": SOUND[..., None]}, r"waveform must have shape \(batch, any\)"),
+        ({"pending": np.full((1, 8), np.nan, "float32")}, "pending must be finite"),
+        ({"pending": np.zeros((2, 8), "float32")}, "pending must be of as many examples"),
+        ({"given": np.int32(-3)}, "given must be at least 0"),
+        ({"given": np.int32(999)}, "given must be at least 0"),
+    ],
+    "source": [
+        ({"pending": np.full((1, 2), -1, "int32")}, r"pending must be in \[0, 16\)"),
+        ({"given": np.int32(9)}, "given must be at least 0"),
+        ({"source": np.zeros((2, 2), "int32")}, "source must be of as many"),
+        ({"source": np.zeros((1, 3), "int32")}, r"source must have shape \(batch, 2\)"),
+    ],
+    "wavenet": [
+        ({"buffers": np.zeros((1, 1, 6), "float32")}, "buffers must have 0 or"),
+        ({"buffers": np.zeros((1, 99, 6), "float32")}, "buffers must have 0 or"),
+        ({"buffers": np.zeros((2, 0, 6), "float32")}, "buffers must be of as many"),
+        ({"buffers": np.zeros((1, 0, 5), "float32")}, r"buffers must have shape \(batch, any, 6\)"),
+        ({"row": np.int32(-5)}, "row must be at least 0"),
+        ({"previous": np.full(1, 999, "int32")}, r"previous must be in \[0, "),
+        ({"temperature": np.float32(np.inf)}, "temperature must be positive and finite"),
+    ],
+}  # fmt: skip
+
+
+def test_bad_states(exported: tuple) -> None:
+    model, served, _ = exported
+    decoder = "wavenet" if model.is_autoregressive else "source"
+    good: dict = {
+        "encode_stream": {
+            "waveform": SOUND, "pending": np.zeros((1, 8), "float32"), "given": np.int32(1),
+            "last": np.bool_(False),
+        },
+        "wavenet": {
+            "codes": np.zeros((1, 2), "int32"), "speaker": np.zeros(1, "int32"),
+            "buffers": np.zeros((1, 0, 6), "float32"), "row": np.int32(0),
+            "previous": np.zeros(1, "int32"), "seed": np.int32(0), "temperature": np.float32(1),
+        },
+        "source": {
+            "codes": np.zeros((1, 2), "int32"), "speaker": np.zeros(1, "int32"),
+            "pending": np.zeros((1, 1), "int32"), "given": np.int32(1),
+            "last": np.bool_(False), "source": np.zeros((1, 2), "int32"),
+        },
+    }  # fmt: skip
+    for name in ("encode_stream", decoder):
+        endpoint = served.signatures[
+            "encode_stream" if name == "encode_stream" else "decode_stream"
+        ]
+        feed = {k: v for k, v in good[name].items() if k in endpoint.structured_input_signature[1]}
+        endpoint(**{k: tf.constant(v) for k, v in feed.items()})
+        for wrong, message in STATES[name]:
+            if not set(wrong) <= set(feed):  # without a source
+                continue
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                endpoint(**{k: tf.constant(v) for k, v in (feed | wrong).items()})
+        endpoint(**{k: tf.constant(v) for k, v in feed.items()})
+
+
+def test_empty_batch_of_a_stream(exported: tuple) -> None:
+    model, served, _ = exported
+    if not model.is_autoregressive:
+        return
+    answer = served.signatures["decode_stream"](
+        codes=tf.zeros((0, 2), tf.int32), speaker=tf.zeros(0, tf.int32),
+        buffers=tf.zeros((0, 0, 6)), row=tf.constant(0), previous=tf.zeros(0, tf.int32),
+        **drawing(model),
+    )  # fmt: skip
+    assert answer["waveform"].shape == (0, 16) and answer["buffers"].shape[0] == 0
 
 
 def test_bad_temperature(exported: tuple) -> None:

@@ -114,7 +114,7 @@ def test_vectors_are_checked(tmp_path: Path) -> None:
     good = {"frames": frames(2, 2), "actions": np.zeros((2, 1, 2), "float32"), **HOW}
     for wrong, message in (
         (np.full((2, 1, 2), np.nan, "float32"), "actions must be finite"),
-        (np.zeros((2, 1, 3), "float32"), r"actions must be 2 wide, got\] \[3"),
+        (np.zeros((2, 1, 3), "float32"), r"actions must have shape \(batch, any, 2\)"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             answer(served, "predict", **{**good, "actions": wrong})

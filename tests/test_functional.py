@@ -186,6 +186,7 @@ def test_mu_law() -> None:
     assert np.abs(classes - (companded + 1) / 2 * 255).max() <= 0.501
     every = np.arange(256, dtype="int32")
     decoded = to_numpy(functional.mu_law_decode(every))
+    assert decoded.min() == -1 and decoded.max() == 1
     np.testing.assert_allclose(decoded, -decoded[::-1], atol=1e-6)
     np.testing.assert_array_equal(to_numpy(functional.mu_law_encode(decoded)), every)
 

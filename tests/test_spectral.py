@@ -60,9 +60,14 @@ def test_bad_windows(window: int, hop: int) -> None:
         spectral.magnitudes(noise(1, 500), window, hop)
 
 
-def test_too_short() -> None:
-    with pytest.raises(ValueError, match="more than 32 samples"):
-        spectral.magnitudes(noise(1, 32), 64, 16)
+@pytest.mark.parametrize("samples", [1, 15, 16, 32, 33])
+def test_clips_too_short_to_reflect_are_followed_by_zeros(samples: int) -> None:
+    x = noise(2, samples)
+    enough = np.pad(x, [(0, 0), (0, max(0, 33 - samples))])
+    found = spectral.magnitudes(ops.convert_to_tensor(x), 64, 16)
+    assert found.shape == (2, samples // 16 + 1, 33)
+    expected = numpy_magnitudes(enough, 64, 16)[:, : samples // 16 + 1]
+    np.testing.assert_allclose(to_numpy(found), expected, atol=2e-5)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
@@ -128,8 +133,69 @@ def test_windows_longer_than_the_clip_are_left_out() -> None:
     all_of_them = to_numpy(spectral.multi_scale_distance(a, b))
     fitting = to_numpy(spectral.multi_scale_distance(a, b, windows=(256, 128, 64)))
     np.testing.assert_array_equal(all_of_them, fitting)
-    with pytest.raises(ValueError, match="no window"):
-        spectral.multi_scale_distance(a, b, windows=(512,))
+    # But for the shortest.
+    a, b = a[:, :200], b[:, :200]
+    shortest = to_numpy(spectral.multi_scale_distance(a, b, windows=(512, 1024)))
+    enough = [np.pad(x, [(0, 0), (0, 57)]) for x in (a, b)]
+    one, other = (numpy_magnitudes(x, 512, 128)[:, :2] for x in enough)
+    logs = np.abs(np.log(one + spectral.FLOOR) - np.log(other + spectral.FLOOR))
+    expected = np.abs(one - other).mean((1, 2)) + logs.mean((1, 2))
+    np.testing.assert_allclose(shortest, expected, rtol=1e-4)
+
+
+LENGTHS = np.array([3000, 2048, 900, 513, 130, 64, 40, 7, 1], "int32")
+
+
+def junk_after_the_end(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clips of `LENGTHS`, followed by noise."""
+    return noise(len(LENGTHS), width), noise(len(LENGTHS), width, 1)
+
+
+def distances_alone(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    parts = zip(a, b, LENGTHS, strict=True)
+    alone = [spectral.multi_scale_distance(x[None, :n], y[None, :n]) for x, y, n in parts]
+    return np.concatenate([to_numpy(d) for d in alone])
+
+
+@pytest.mark.parametrize("width", [3000, 3001, 6000])
+def test_the_distance_of_padded_clips_is_that_of_the_clips(width: int) -> None:
+    a, b = junk_after_the_end(width)
+    found = spectral.multi_scale_distance(a, b, lengths=LENGTHS)
+    np.testing.assert_allclose(to_numpy(found), distances_alone(a, b), rtol=2e-5)
+
+    def slope(lengths: np.ndarray | None, n: int) -> np.ndarray:
+        def total(x: object) -> object:
+            return ops.sum(spectral.multi_scale_distance(x, b[:, :n], lengths=lengths))
+
+        return gradient(total, a[:, :n])
+
+    found = slope(LENGTHS, width)
+    assert np.isfinite(found).all()
+    for row, n in enumerate(LENGTHS):
+        assert not found[row, n:].any(), "padding has a gradient"
+        np.testing.assert_allclose(found[row, :n], slope(None, n)[row], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("samples", [1500, 900, 64, 30])
+def test_the_windows_do_not_depend_on_what_a_graph_knows(samples: int, padded: bool) -> None:
+    import tensorflow as tf
+
+    a, b = tf.constant(noise(2, samples)), tf.constant(noise(2, samples, 1))
+    lengths = tf.constant([samples, samples]) if padded else None
+    compiled = tf.function(
+        lambda a, b: spectral.multi_scale_distance(a, b, lengths=lengths),
+        autograph=False,
+        input_signature=[tf.TensorSpec((None, None))] * 2,
+    )
+    expected = to_numpy(spectral.multi_scale_distance(a, b))
+    np.testing.assert_allclose(to_numpy(compiled(a, b)), expected, rtol=1e-5)
+
+
+def test_clips_of_different_lengths_have_no_distance() -> None:
+    with pytest.raises(ValueError, match="a and b differ in length: 1000 and 999 samples"):
+        spectral.multi_scale_distance(noise(1, 1000), noise(1, 999))
 
 
 def distances(a: object, b: object) -> list:

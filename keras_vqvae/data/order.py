@@ -207,6 +207,9 @@ class Order:
         options.experimental_distribute.auto_shard_policy = (
             policies.OFF if self.count > 1 else policies.DATA
         )
+        # The thread that tunes wakes at intervals that double, and an iterator that ends may wait
+        # for it: `fit` sat still for seconds after its last step. Here nothing is left to tune.
+        options.autotune.enabled = False
         batches = batches.with_options(options)
         batches = batches.prefetch(_LOOK_AHEAD)
         if self.seed is not None:

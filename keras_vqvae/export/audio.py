@@ -22,7 +22,13 @@ import keras
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import asserted, checked_codes, checked_range, with_checks
+from keras_vqvae.export.checks import (
+    asserted,
+    checked_codes,
+    checked_range,
+    checked_shape,
+    with_checks,
+)
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.streaming import context_of, window
 
@@ -60,7 +66,8 @@ def add_endpoints(
         return {"codes": vqvae._encode(_checked_waveform(waveform, vqvae))}
 
     def decode(codes: tf.Tensor, *more: tf.Tensor) -> dict:
-        codes = with_checks(checked_codes(codes, vqvae), [_some(codes)])
+        codes = checked_codes(codes, vqvae)
+        codes = with_checks(codes, [_some(codes)])
         speaker, rest = _speaker(more, codes, vqvae)
         return {"waveform": made(codes, speaker, *rest)}
 
@@ -96,7 +103,8 @@ def _add_streams(
         waveform: tf.Tensor, pending: tf.Tensor, given: tf.Tensor, last: tf.Tensor
     ) -> dict:
         context = context_of(vqvae.encoder)
-        waveform = with_checks(waveform, _sound_checks(waveform))
+        waveform, pending = _sound("waveform", waveform), _sound("pending", pending)
+        given = _of_pending(pending, given, waveform, unit)
         inputs, start, end, keep = window(pending, waveform, given, last, unit, context)
         size = tf.shape(inputs)[1]
         # Of an incomplete code samples are there only if nothing follows; and never none at all.
@@ -113,9 +121,14 @@ def _add_streams(
     ) -> dict:
         context = context_of(vqvae.decoder)
         codes = checked_codes(codes, vqvae)
+        pending = checked_shape("pending", pending, (None,))
+        pending = checked_range("pending", pending, vqvae.num_codes)
+        given = _of_pending(pending, given, codes, 1)
         inputs, start, end, keep = window(pending, codes, given, last, 1, context)
         data = {"codes": tf.pad(inputs, [[0, 0], [0, tf.cast(tf.shape(inputs)[1] < 1, "int32")]])}
         source, more = (more[0], more[1:]) if vqvae.has_source else (None, more)
+        if source is not None:
+            source = _as_many("source", checked_shape("source", source, (2,)), codes)
         speaker, _ = _speaker(more, codes, vqvae)
         if speaker is not None:
             data["speaker"] = speaker
@@ -135,11 +148,29 @@ def _add_streams(
         temperature: tf.Tensor,
         *more: tf.Tensor,
     ) -> dict:
-        codes = with_checks(checked_codes(codes, vqvae), [_some(codes)])
+        codes = checked_codes(codes, vqvae)
+        codes = with_checks(codes, [_some(codes)])
         speaker, _ = _speaker(more, codes, vqvae)
         zeros = vqvae.decoder.initial_state(tf.shape(codes)[0])["buffers"]
         sizes = [buffer.shape[0] for buffer in zeros]
-        missing = sum(sizes) - tf.shape(buffers)[1]
+        buffers = checked_shape("buffers", buffers, (None, vqvae.decoder._stack.channels))
+        steps, whole = tf.shape(buffers)[1], sum(sizes)
+        finite = tf.reduce_all(tf.math.is_finite(buffers))
+        checks = [
+            asserted(
+                (steps == 0) | (steps == whole), f"buffers must have 0 or {whole} steps, got", steps
+            ),
+            asserted(finite, "buffers must be finite, got NaN or infinity"),
+        ]
+        buffers = _as_many("buffers", with_checks(buffers, checks), codes)
+        previous = checked_shape("previous", previous, ())
+        previous = checked_range("previous", previous, vqvae.decoder.likelihood.levels)
+        previous = _as_many("previous", previous, codes)
+        row = with_checks(row, [asserted(row >= 0, "row must be at least 0, got", row)])
+        count, missing = tf.shape(codes)[0], whole - steps
+        codes, buffers, previous = map(functional.never_empty, (codes, buffers, previous))
+        if speaker is not None:
+            speaker = functional.never_empty(speaker)
         rings = tf.transpose(tf.pad(buffers, [[0, 0], [0, missing], [0, 0]]), (1, 0, 2))
         state = {
             "buffers": [tf.cast(x, vqvae.compute_dtype) for x in tf.split(rings, sizes)],
@@ -150,10 +181,10 @@ def _add_streams(
         made, state = generate(state, codes, speaker, seed, _options(vqvae, temperature))
         rings = tf.cast(tf.concat(state["buffers"], 0), tf.float32)
         return {
-            "waveform": made,
-            "buffers": tf.transpose(rings, (1, 0, 2)),
+            "waveform": made[:count],
+            "buffers": tf.transpose(rings, (1, 0, 2))[:count],
             "row": state["row"],
-            "previous": state["last"],
+            "previous": state["last"][:count],
         }
 
     def spec(shape: tuple, dtype: Any, name: str) -> tf.TensorSpec:
@@ -178,7 +209,8 @@ def _add_streams(
 
 
 def _options(vqvae: AudioVQVAE, temperature: tf.Tensor) -> sampling.Options:
-    check = asserted(temperature > 0, "temperature must be positive, got", temperature)
+    positive = (temperature > 0) & tf.math.is_finite(temperature)
+    check = asserted(positive, "temperature must be positive and finite, got", temperature)
     temperature = with_checks(temperature, [check])
     return sampling.Options(temperature, vqvae.decoder.likelihood.levels, 1.0)
 
@@ -187,28 +219,51 @@ def _some(codes: tf.Tensor) -> Any:
     return asserted(tf.shape(codes)[1] > 0, "codes must be at least one code, got none")
 
 
-def _sound_checks(waveform: tf.Tensor) -> list:
+def _as_many(name: str, x: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """`x`, after a check that it is of as many examples as `data`."""
+    count, wanted = tf.shape(x)[0], tf.shape(data)[0]
+    message = f"{name} must be of as many examples as what comes with it, got"
+    return with_checks(x, [asserted(count == wanted, message, count, tf.constant("of"), wanted)])
+
+
+def _of_pending(pending: tf.Tensor, given: tf.Tensor, data: tf.Tensor, unit: int) -> tf.Tensor:
+    """`given`, after checks that such a state there can be."""
+    pending = _as_many("pending", pending, data)
+    most = tf.shape(pending)[1] // unit
+    message = "given must be at least 0, and no more than pending has, got"
+    return with_checks(given, [asserted((given >= 0) & (given <= most), message, given)])
+
+
+def _sound(name: str, x: tf.Tensor) -> tf.Tensor:
+    """Samples `(batch, any)`, after checks."""
+    x = checked_shape(name, x, (None,))
+    return with_checks(x, _sound_checks(name, x))
+
+
+def _sound_checks(name: str, waveform: tf.Tensor) -> list:
     greatest = tf.reduce_max(tf.abs(tf.pad(waveform, [[0, 1], [0, 1]])))  # 0 of nothing
     finite = tf.reduce_all(tf.math.is_finite(waveform))
     return [
-        asserted(finite, "waveform must be finite, got NaN or infinity"),
-        asserted(~finite | (greatest <= 1.0), "waveform must be in [-1, 1], got", greatest),
+        asserted(finite, f"{name} must be finite, got NaN or infinity"),
+        asserted(~finite | (greatest <= 1.0), f"{name} must be in [-1, 1], got", greatest),
     ]
 
 
 def _checked_waveform(waveform: tf.Tensor, vqvae: AudioVQVAE) -> tf.Tensor:
+    waveform = _sound("waveform", waveform)
     samples, unit = tf.shape(waveform)[1], vqvae.downsampling
     long_enough = asserted(
         samples >= unit, f"waveform is shorter than one code of {unit} samples, got", samples
     )
-    return with_checks(waveform, [long_enough, *_sound_checks(waveform)])
+    return with_checks(waveform, [long_enough])
 
 
 def _speaker(more: tuple, codes: tf.Tensor, vqvae: AudioVQVAE) -> tuple[Any, tuple]:
     """The speaker of each example, and what else was given."""
     if not vqvae.num_speakers:
         return None, more
-    speaker = checked_range("speaker", more[0], vqvae.num_speakers)
+    speaker = checked_shape("speaker", more[0], ())
+    speaker = checked_range("speaker", speaker, vqvae.num_speakers)
     count, wanted = tf.shape(speaker)[0], tf.shape(codes)[0]
     same = asserted(
         (count == 1) | (count == wanted), "speaker must be one, or one for each, got", count

@@ -35,18 +35,17 @@ def write_out(archive: keras.export.ExportArchive, path: str | os.PathLike) -> N
 
 
 def checked_shape(name: str, x: tf.Tensor, shape: Any) -> tf.Tensor:
-    """`x`, after a check that it is `(batch, *shape)`, where None at first is any number."""
-    known = [side for side in shape if side is not None]
-    any_first = len(known) < len(shape)
-    expected = ", ".join(map(str, known))
+    """`x`, after a check that it is `(batch, *shape)`, where None is any number."""
     # Compared as text: numbers of a wrong rank would fail on the way with a message of their own.
-    sides = tf.strings.as_string(tf.shape(x)[1 + any_first :])
-    got = tf.strings.reduce_join(sides, separator=", ")
-    before = "batch, any" if any_first else "batch"
-    message = f"{name} must have shape ({before}, {expected}), got ({before}, "
+    got = tf.strings.reduce_join(tf.strings.as_string(tf.shape(x)), separator=", ")
+    pattern = ", ".join([r"\d+", *(r"\d+" if side is None else str(side) for side in shape)])
+    expected = ", ".join(["batch", *("any" if side is None else str(side) for side in shape)])
+    message = f"{name} must have shape ({expected}), got ("
+    fits = tf.strings.regex_full_match(got, pattern)
     # Not the reshape waits for the check: TensorFlow drops one where another one follows.
-    x = with_checks(x, [asserted(got == expected, message, got, tf.constant(")"))])
-    return tf.reshape(x, (*tf.unstack(tf.shape(x)[: 1 + any_first]), *known))
+    x = with_checks(x, [asserted(fits, message, got, tf.constant(")"))])
+    sides = [tf.shape(x)[i] if side is None else side for i, side in enumerate((None, *shape))]
+    return tf.reshape(x, sides)
 
 
 def with_checks(x: tf.Tensor, checks: list) -> tf.Tensor:
@@ -67,6 +66,5 @@ def checked_range(name: str, x: tf.Tensor, stop: int) -> tf.Tensor:
 
 def checked_codes(codes: tf.Tensor, vqvae: Any) -> tf.Tensor:
     """Codes of the grid of a model, after a check of their shape and range."""
-    if len(vqvae.grid_shape) > 1:  # of sound any will do
-        codes = checked_shape("codes", codes, vqvae.grid_shape)
+    codes = checked_shape("codes", codes, vqvae.grid_shape)
     return checked_range("codes", codes, vqvae.num_codes)

@@ -16,17 +16,19 @@ def add_endpoints(archive: keras.export.ExportArchive, vqvae: VQVAE) -> None:
     shape = (None, *image) if is_video else image
 
     def checked(x: tf.Tensor) -> tf.Tensor:
+        x = checked_shape(name, x, shape)
         if is_video:
             x = with_checks(x, [_whole(name, tf.shape(x)[1], vqvae.frames_per_code)])
-        return checked_shape(name, x, shape)
+        return x
 
     def encode(x: tf.Tensor) -> dict:
         return {"codes": vqvae.encode(checked(x))}
 
     def decode(codes: tf.Tensor) -> dict:
+        codes = checked_codes(codes, vqvae)
         if is_video:
             codes = with_checks(codes, [_whole("codes", tf.shape(codes)[1], 1)])
-        return {name: vqvae.decode(checked_codes(codes, vqvae))}
+        return {name: vqvae.decode(codes)}
 
     def reconstruct(x: tf.Tensor) -> dict:
         codes = vqvae.encode(checked(x))

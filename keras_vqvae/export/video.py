@@ -52,19 +52,13 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
 
     def vectors(actions: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
         """Actions `(batch, frames, ...)` as floats by step, after checks."""
-        if discrete:
-            actions = checked_range("actions", actions, predictor.num_actions)
+        wide = () if discrete else (predictor.num_actions,)
+        actions = checked_shape("actions", actions, (None, *wide))
+        if continuous:
+            finite = tf.reduce_all(tf.math.is_finite(actions))
+            actions = with_checks(actions, [asserted(finite, "actions must be finite")])
         else:
-            width = tf.shape(actions)[2]
-            wanted = predictor.num_actions
-            actions = with_checks(
-                actions, [asserted(width == wanted, f"actions must be {wanted} wide, got", width)]
-            )
-            if continuous:
-                finite = tf.reduce_all(tf.math.is_finite(actions))
-                actions = with_checks(actions, [asserted(finite, "actions must be finite")])
-            else:
-                actions = checked_range("actions", actions, 2)
+            actions = checked_range("actions", actions, predictor.num_actions if discrete else 2)
         count = tf.shape(actions)[0]
         checks = [
             asserted(count == batch, "actions must be of as many examples, got", count),
@@ -86,10 +80,9 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
 
     def context(frames: tf.Tensor) -> tf.Tensor:
         """Codes `(batch, steps, *grid)` of what counts of frames."""
-        time = tf.shape(frames)[1]
-        enough = f"frames must be at least {past} (context_frames), got"
-        frames = with_checks(frames, [asserted(time >= past, enough, time)])
         frames = checked_shape("frames", frames, (None, *predictor.image_shape))
+        time, message = tf.shape(frames)[1], f"frames must be at least {past} (context_frames), got"
+        frames = with_checks(frames, [asserted(time >= past, message, time)])
         frames = predictor.what_counts(frames)
         return predictor.encode_frames(functional.never_empty(frames))[: tf.shape(frames)[0]]
 

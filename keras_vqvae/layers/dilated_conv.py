@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
 
 
@@ -20,7 +21,7 @@ class CausalConv1D(keras.layers.Conv1D):
         filters: channels of the output.
         kernel_size: width of the window, any, at least `strides`.
         strides: steps of input a step of output.
-        dilation_rate: steps between the window's entries.
+        dilation_rate: steps between the window's entries; 1 where there are strides.
 
     Input: `(batch, steps, any)`, steps divisible by `strides`. Output: `(batch, steps / strides,
     filters)`. Further arguments are those of `keras.layers.Conv1D`.
@@ -34,6 +35,11 @@ class CausalConv1D(keras.layers.Conv1D):
         dilation_rate: int = 1,
         **kwargs: Any,
     ) -> None:
+        if _one(strides) > 1 and _one(dilation_rate) > 1:
+            raise ValueError(
+                f"strides={strides} and dilation_rate={dilation_rate} exclude each other: one of "
+                "them must be 1"
+            )
         super().__init__(
             filters, kernel_size, strides, padding="valid", dilation_rate=dilation_rate, **kwargs
         )
@@ -48,10 +54,20 @@ class CausalConv1D(keras.layers.Conv1D):
         return self.dilation_rate[0] * (self.kernel_size[0] - 1) + 1 - self.strides[0]
 
     def call(self, x: Tensor) -> Tensor:
+        if backend.shape_is_of_data(x):
+            self._check_steps(x.shape[1])
         return super().call(ops.pad(x, [[0, 0], [self.past, 0], [0, 0]]))
+
+    def _check_steps(self, steps: int | None) -> None:
+        if steps is not None and steps % self.strides[0]:
+            raise ValueError(
+                f"input of {self.name} must have steps that divide by strides={self.strides[0]}, "
+                f"got {steps}: pad them"
+            )
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         steps = input_shape[1]
+        self._check_steps(steps)
         steps = None if steps is None else steps // self.strides[0]
         return (input_shape[0], steps, self.filters)
 
@@ -202,6 +218,11 @@ class WaveNetBlock(keras.layers.Layer):
             "dilation_rate": self.dilation_rate,
             "last": self.last,
         }
+
+
+def _one(x: Any) -> int:
+    """Keras takes a number, or a tuple of it."""
+    return x[0] if isinstance(x, (tuple, list)) else x
 
 
 def gated(z: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class ParallelDecoder(keras.layers.Layer):
         finest_hidden: channels at least.
         dilations: of the residual units of a stage.
         causal: whether no output sees a later input than its own.
-        sample_rate: of voices, in Hz; None for sound of other kinds.
+        sample_rate: of voices, in Hz, at least 6400; None for sound of other kinds.
         seed: of the places in the source at which examples begin in training.
 
     `call(x, condition=None)` takes `(batch, n, any)`, and `(batch, any)`, and gives
@@ -57,6 +57,8 @@ class ParallelDecoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(strides, (tuple, list)) or not strides or min(strides) < 1:
+            raise ValueError(f"strides must be some positive integers, got {strides!r}")
         self.strides = tuple(strides)
         self.hidden = hidden
         self.finest_hidden = finest_hidden
@@ -85,6 +87,12 @@ class ParallelDecoder(keras.layers.Layer):
     def _add_source(self, sample_rate: int) -> None:
         dtype = self.dtype_policy
         self.source = HarmonicSource(sample_rate, self.upsampling, dtype=dtype)
+        least = round(2 * HIGHEST * self.source.harmonics)
+        if sample_rate < least:
+            raise ValueError(
+                f"sample_rate={sample_rate} holds no {self.source.harmonics} harmonics of a voice "
+                f"of {HIGHEST:.0f} Hz: take {least} or more, or leave it out"
+            )
         self._seeds = keras.random.SeedGenerator(self.seed)
         self._listeners = [ResidualUnit(self.hidden, d, self.causal, dtype=dtype) for d in (1, 3)]
         # Whether there is a voice, as a logit, and its pitch in octaves from the usual one.
@@ -164,6 +172,7 @@ class ParallelDecoder(keras.layers.Layer):
         waveform: Tensor,
         condition: Tensor | None = None,
         training: bool = False,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `call`; in training of a source at the pitch of the sound that is to be made.
 
@@ -172,10 +181,12 @@ class ParallelDecoder(keras.layers.Layer):
             waveform: `(batch, n * prod(strides))`, that sound.
             condition: as for `call`.
             training: whether the source follows it, rather than what is told.
+            mask: bool `(batch, n)`: which codes are not those of padding; None if all.
 
         Returns:
-            what `call` does, and float32 `(batch,)`: the mean over codes of the cross-entropy of
-            whether there is a voice, in nats, and of how far off its pitch is told, in octaves.
+            what `call` does, and float32 `(batch,)`: the mean over those codes of the
+            cross-entropy of whether there is a voice, in nats, and of how far off its pitch is
+            told, in octaves.
         """
         assert self.source is not None, "a decoder without a source follows no pitch"
         pitch = spectral.pitch(waveform, self.source.sample_rate, self.upsampling, LOWEST, HIGHEST)
@@ -184,7 +195,12 @@ class ParallelDecoder(keras.layers.Layer):
         voiced, logit = ops.cast(pitch > 0, "float32"), voice[..., 0]
         entropy = ops.softplus(logit) - voiced * logit
         octaves = ops.log2(ops.maximum(pitch, LOWEST) / USUAL)
-        loss = ops.mean(entropy + voiced * ops.abs(voice[..., 1] - octaves), 1)
+        loss = entropy + voiced * ops.abs(voice[..., 1] - octaves)
+        if mask is None:
+            loss = ops.mean(loss, 1)
+        else:
+            counted = ops.cast(mask, "float32")
+            loss = ops.sum(loss * counted, 1) / ops.maximum(ops.sum(counted, 1), 1.0)
         if not training:
             return self._shaped(x, condition, self.source(self._told(voice))), loss
         # Anywhere in waves and noise, lest the network learn the noise by heart.

@@ -43,7 +43,8 @@ class SpectrogramEncoder(keras.layers.Layer):
         seed: of the disguises; None for another every time.
 
     Input: `(batch, samples, 1)`, samples divisible by `downsampling`. Output: `(batch, samples /
-    downsampling, channels)`. Under `tf.distribute` the replicas draw the same disguises.
+    downsampling, channels)`. Clips of at most half a window are taken for longer ones that end in
+    silence. Under `tf.distribute` the replicas draw the same disguises.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class SpectrogramEncoder(keras.layers.Layer):
         super().__init__(**kwargs)
         if downsampling % hop:
             raise ValueError(f"downsampling={downsampling} must be a multiple of hop={hop}")
+        spectral.check_window(window, hop)
+        spectral.mel_matrix(sample_rate, window, bands)  # for its error, now and not in `fit`
         if not 0 <= warp < 1 or colour < 0:
             raise ValueError(f"needs 0 <= warp < 1 and 0 <= colour, got {warp} and {colour}")
         self.channels = channels

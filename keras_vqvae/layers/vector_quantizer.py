@@ -20,6 +20,29 @@ def _assign_where(variable: Any, condition: Tensor, value: Any) -> None:
     variable.assign(ops.where(condition, value, ops.convert_to_tensor(variable)))
 
 
+def _is_of(shape: tuple, wanted: tuple) -> bool:
+    """Whether shapes agree, as far as they are known."""
+    sides = zip(shape, wanted, strict=True) if len(shape) == len(wanted) else [(0, 1)]
+    return all(None in (side, want) or side == want for side, want in sides)
+
+
+def _mean_of_counted(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of each example over the vectors that count, `(batch,)`; 0 where none does."""
+    if mask is None:
+        return ops.mean(x, tuple(range(1, len(x.shape))))
+    each = ops.where(ops.cast(mask, "bool"), ops.mean(x, -1), 0.0)
+    return _sum_of_examples(each) / ops.maximum(_count(mask), 1.0)
+
+
+def _count(mask: Tensor) -> Tensor:
+    """How many vectors of each example count: `(batch,)`."""
+    return _sum_of_examples(ops.cast(mask, "float32"))
+
+
+def _sum_of_examples(x: Tensor) -> Tensor:
+    return ops.sum(x, tuple(range(1, len(x.shape)))) if len(x.shape) > 1 else x
+
+
 @keras.saving.register_keras_serializable(package="keras_vqvae")
 class VectorQuantizer(keras.layers.Layer):
     """Replaces each vector by the nearest of `num_codes` learned ones.
@@ -45,7 +68,7 @@ class VectorQuantizer(keras.layers.Layer):
     training step, a code whose moving count has fallen under `expiry` times the mean use is dead:
     vector, sum and count are restarted from a row of that batch. Under `tf.distribute`
     counts, sums and rows are those of the global batch, so that all replicas stay alike.
-    Statistics, and rows, that are not finite are not taken in.
+    Statistics, and rows, that are not finite are not taken in; nor are rows that a mask leaves out.
 
     The computation is float32 under every dtype policy; the output has the policy's dtype.
     `trainable = False` freezes the codebook, whichever way it is trained.
@@ -64,7 +87,8 @@ class VectorQuantizer(keras.layers.Layer):
         epsilon: eps of the smoothed count.
         seed: of the rows that start and restart codes; None for an arbitrary one.
 
-    Input: `(batch, ..., code_dim)`, rank 2 to 5. Output: the same shape.
+    Input: `(batch, ..., code_dim)`, rank 2 to 5. Output: the same shape. A mask, such as Keras's
+    `Masking` makes, ends here.
     """
 
     def __init__(
@@ -103,6 +127,7 @@ class VectorQuantizer(keras.layers.Layer):
         self.epsilon = epsilon
         self.seed = seed
         self._seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
 
     def _check_shape(self, shape: tuple) -> None:
         if not 2 <= len(shape) <= 5 or shape[-1] != self.code_dim:
@@ -141,45 +166,66 @@ class VectorQuantizer(keras.layers.Layer):
         # row, and Adam would sum their squares where it should square their sum.
         return base + 1.0 * ops.convert_to_tensor(self._offset)
 
-    def call(self, z: Tensor, training: bool | None = None, return_info: bool = False) -> Any:
+    def call(
+        self,
+        z: Tensor,
+        training: bool | None = None,
+        return_info: bool = False,
+        mask: Tensor | None = None,
+    ) -> Any:
         """Quantises `z`.
 
         Args:
             z: `(batch, ..., code_dim)`.
             training: whether codes move; the loss is there either way.
             return_info: if true, adds no loss but returns it.
+            mask: bool `(batch, ...)`; vectors where it is False, such as those of padding, are
+                quantised like others, but neither move codes nor count in the loss. None for all
+                of them.
 
         Returns:
             quantized, of z's shape; with `return_info`, the tuple
             (quantized, codes `(batch, ...)` int32, loss per example `(batch,)` float32).
         """
         self._check_shape(z.shape)  # also where the layer was built for another input
+        if mask is not None and not _is_of(mask.shape, z.shape[:-1]):
+            raise ValueError(
+                f"mask must have the shape of the input without its last axis, "
+                f"{tuple(z.shape[:-1])}, got {tuple(mask.shape)}"
+            )
         shape = ops.shape(z)
         z32 = ops.cast(z, "float32")
         rows = ops.reshape(z32, (-1, self.code_dim))
+        counted = None if mask is None else ops.cast(ops.reshape(mask, (-1,)), "bool")
         moving = bool(training) and self.trainable
         if moving:
-            fresh, mean_use = self._rows_for_codes(rows)
+            fresh, mean_use = self._rows_for_codes(rows, counted)
             self._start(fresh, mean_use)
         embeddings = self.embeddings
         codes = functional.nearest_codes(rows, embeddings)
         quantized = ops.reshape(ops.take(embeddings, codes, axis=0), shape)
         if moving:
-            self._move(rows, codes, fresh, mean_use)
+            self._move(rows, codes, fresh, mean_use, counted)
 
-        axes = tuple(range(1, len(shape)))
-        loss = self.commitment * ops.mean(ops.square(z32 - ops.stop_gradient(quantized)), axes)
+        def distance(a: Tensor, b: Tensor) -> Tensor:
+            return _mean_of_counted(ops.square(a - b), mask)
+
+        loss = self.commitment * distance(z32, ops.stop_gradient(quantized))
         if self.codebook == "gradient":
             # A row that is not finite moves no code; the commitment shows it in the loss.
             finite = ops.all(ops.isfinite(z32), -1, keepdims=True)
             target = ops.stop_gradient(ops.where(finite, z32, quantized))
-            loss += ops.mean(ops.square(target - quantized), axes)
+            loss += distance(target, quantized)
         output = ops.cast(functional.straight_through(z32, quantized), self.compute_dtype)
         if return_info:
             return output, ops.reshape(codes, shape[:-1]), loss
         # Keras divides added losses by the number of replicas.
-        self.add_loss(backend.global_mean(loss) * backend.num_replicas())
+        weights = None if mask is None else _count(mask)
+        self.add_loss(backend.global_mean(loss, weights) * backend.num_replicas())
         return output
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """None: what follows is not told of a mask."""
 
     def encode(self, z: Tensor) -> Tensor:
         """Nearest codes of `z` `(batch, ..., code_dim)`: `(batch, ...)` int32."""
@@ -246,9 +292,12 @@ class VectorQuantizer(keras.layers.Layer):
         self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), 1.0)
         self._started.assign(1.0)
 
-    def _rows_for_codes(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows_for_codes(self, rows: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
         """A row of the global batch for each code, and the mean use N/K of a code."""
         count = ops.shape(rows)[0]
+        if counted is not None:
+            before = ops.cumsum(ops.cast(counted, "int32"))  # each row's number among those
+            count = ops.sum(ops.cast(counted, "int32"))
         first, total = backend.global_rows(count)
         # Rows come from K equal slices of the batch: distinct ones as far as they go. They are
         # named by their index in the global batch, so every replica ends with the same.
@@ -257,8 +306,11 @@ class VectorQuantizer(keras.layers.Layer):
         index = ops.cast(ops.floor(place * ops.cast(total, "float32")), "int32")
         index = ops.minimum(index, total - 1) - first
         here = ops.logical_and(index >= 0, index < count)
-        padded = functional.never_empty(ops.stop_gradient(rows))
-        local = ops.take(padded, ops.clip(index, 0, ops.maximum(count - 1, 0)), axis=0)
+        index = ops.clip(index, 0, ops.maximum(count - 1, 0))
+        if counted is not None:
+            index = ops.searchsorted(before, index + 1, side="left")
+            index = ops.clip(ops.cast(index, "int32"), 0, ops.maximum(ops.shape(rows)[0] - 1, 0))
+        local = ops.take(functional.never_empty(ops.stop_gradient(rows)), index, axis=0)
         fresh = backend.all_reduce_sum(ops.where(here[:, None], local, 0.0))
         return fresh, ops.cast(total, "float32") / self.num_codes
 
@@ -268,10 +320,13 @@ class VectorQuantizer(keras.layers.Layer):
         self._replace(start, fresh, FRESH_USE)
         _assign_where(self._started, start, 1.0)
 
-    def _move(self, rows: Tensor, codes: Tensor, fresh: Tensor, mean_use: Tensor) -> None:
+    def _move(
+        self, rows: Tensor, codes: Tensor, fresh: Tensor, mean_use: Tensor, counted: Tensor | None
+    ) -> None:
         """One EMA step, after the search, and the restart of dead codes."""
+        rows = ops.stop_gradient(rows)
         counts, sums = backend.all_reduce_sum(
-            list(functional.code_statistics(ops.stop_gradient(rows), codes, self.num_codes))
+            list(functional.code_statistics(rows, codes, self.num_codes, counted))
         )
         usable = ops.logical_and(ops.all(ops.isfinite(sums)), mean_use > 0)
         share = (1.0 - self.decay) / ops.maximum(mean_use, 1e-30)

@@ -1,6 +1,5 @@
 """The VQ-VAE of sound."""
 
-import random
 from typing import Any
 
 import keras
@@ -13,13 +12,16 @@ from keras_vqvae.layers.parallel_decoder import ParallelDecoder
 from keras_vqvae.layers.residual import ConvEncoder, stage_strides
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer
+from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
 from keras_vqvae.models.base import check_codes, is_batch_of, positive_integer
 from keras_vqvae.models.progress import Progress
 from keras_vqvae.models.streaming import Streaming
 from keras_vqvae.models.wavenet import (
     WaveNetDecoder,
+    after,
     check_burn_in,
     check_length,
+    checked_burn_in,
     masked_mean,
     valid,
 )
@@ -61,21 +63,26 @@ class AudioVQVAE(Autoencoder):
         finest_hidden: channels at the rate of samples; each stage has twice those of the finer
             one, up to `hidden`. None for `hidden` everywhere, as in the paper.
         residual_blocks: number of the encoder's residual blocks.
-        causal: whether no code depends on samples after its own, and no sample on later codes.
+        causal: whether no code depends on samples after its own, and no sample on later codes; of
+            networks that are given too.
         speaker_dim: size of the vectors of speakers.
         quantizer: another quantizer than `VectorQuantizer(num_codes, code_dim)`.
         commitment: beta of the paper.
         burn_in: samples at the beginning of each example that the loss of a WaveNet leaves out;
-            None for the receptive field. Examples must be longer.
+            None for the receptive field. Shorter examples do not count.
 
     `call` takes waveforms, or a dict of `waveform`, `speaker` (int32 `(batch,)`, where there are
-    speakers) and, where examples are padded, `length` (int32 `(batch,)`, in samples). It returns a
+    speakers) and, where examples are padded, `length` (int32 `(batch,)`, in samples). Whatever
+    padding holds, networks see silence there, and it counts in no loss, no metric and not for the
+    codebook (a quantizer of your own is called with `mask`, bool `(batch, codes)`). It returns a
     dict: `outputs`, parameters `(batch, samples, num_outputs)` of the likelihood with a WaveNet,
     else waveforms; `codes`, int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`;
     and `pitch_loss`, `(batch,)`, of a decoder with a source of voices (`ParallelDecoder.follow`).
 
     Logs `loss = reconstruction_loss + quantizer_loss (+ pitch_loss)`, the first in nats a sample
-    (a bit is 0.69) with a WaveNet, else the distance of spectra; and how codes are used.
+    (a bit is 0.69) with a WaveNet, else the distance of spectra; and how codes are used. With a
+    WaveNet an example counts by its samples that are neither padding nor left out, else all count
+    alike.
     """
 
     _loss_cure = "Another distance of spectra is another decoder's"
@@ -134,6 +141,16 @@ class AudioVQVAE(Autoencoder):
                     dtype=dtype,
                 )
             )
+        for name, part in {"encoder": encoder, "decoder": decoder}.items():
+            rate = getattr(part, "sample_rate", None)
+            if rate not in (None, sample_rate):
+                raise ValueError(f"sample_rate={sample_rate}, but the {name}'s is {rate}")
+            # A network that does not say how far it sees is taken at its word.
+            if causal and getattr(part, "context", (0, 0))[1] > 0:
+                raise ValueError(
+                    f"causal=True, but the {name} sees what comes later: make it causal, or leave "
+                    "causal out"
+                )
         upsampling = getattr(decoder, "upsampling", downsampling)
         if upsampling != downsampling:
             raise ValueError(
@@ -148,8 +165,10 @@ class AudioVQVAE(Autoencoder):
         self.sample_rate = positive_integer("sample_rate", sample_rate)
         self.downsampling = downsampling
         self.num_speakers: Any = num_speakers
-        self.burn_in = burn_in
+        self.burn_in = checked_burn_in(burn_in)
         self._speakers = None
+        if self.is_autoregressive:
+            self._counted_loss = keras.metrics.Mean(name="counted_loss")
         self._pitch_tracker: Any = None
         if self.has_source:
             self._pitch_tracker = keras.metrics.Mean(name="pitch_loss")
@@ -239,7 +258,7 @@ class AudioVQVAE(Autoencoder):
         self,
         batch: int = 1,
         speaker: Any = None,
-        seed: int = 0,
+        seed: int | None = 0,
         temperature: float = 1.0,
         jit_compile: bool = False,
     ) -> Streaming:
@@ -250,14 +269,9 @@ class AudioVQVAE(Autoencoder):
 
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where `x` is no sound of this model."""
-        names = ["waveform", *(["speaker"] if self.num_speakers else []), "length"]
         form = '{"waveform": waveform, "speaker": speaker}' if self.num_speakers else "waveforms"
         if isinstance(x, dict):
-            if "waveform" not in x or not set(x) <= set(names):
-                raise ValueError(
-                    f"a dict must have the keys {names}, length only where examples are padded; "
-                    f"got {sorted(map(str, x))}"
-                )
+            self._check_keys(x)
         elif not hasattr(x, "dtype"):
             raise ValueError(f"data must be {form}, got a {type(x).__name__}")
         parts = x if isinstance(x, dict) else {"waveform": x}
@@ -268,11 +282,20 @@ class AudioVQVAE(Autoencoder):
             self.check_speaker(parts["speaker"], parts["waveform"].shape[0])
         check_length(parts.get("length"), parts["waveform"].shape[1])
 
+    def _check_keys(self, x: dict) -> None:
+        names = ["waveform", *(["speaker"] if self.num_speakers else []), "length"]
+        if "waveform" not in x or not set(x) <= set(names):
+            raise ValueError(
+                f"a dict must have the keys {names}, length only where examples are padded; "
+                f"got {sorted(map(str, x))}"
+            )
+
     def check_waveform(self, waveform: Any) -> None:
         """Raises `ValueError` where `waveform` is not float32 `(batch, samples)` in [-1, 1]."""
         if not hasattr(waveform, "dtype"):
             raise ValueError(
                 f"waveform must be one float32 array or tensor, got a {type(waveform).__name__}"
+                ": np.asarray(x, 'float32') makes one of lists of numbers"
             )
         dtype = keras.backend.standardize_dtype(waveform.dtype)
         if dtype != "float32":
@@ -310,14 +333,16 @@ class AudioVQVAE(Autoencoder):
         if values is not None and values.size:
             low, high = int(values.min()), int(values.max())
             if low < 0 or high >= self.num_speakers:
-                raise ValueError(f"speaker must be {kind}, got values from {low} to {high}")
+                got = low if low == high else f"values from {low} to {high}"
+                raise ValueError(f"speaker must be in [0, {self.num_speakers}), got {got}")
 
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
         spec = getattr(x, "element_spec", x)
         waveform = spec["waveform"] if isinstance(spec, dict) else spec
         if self.is_autoregressive and caller != "predict" and hasattr(waveform, "shape"):
-            check_burn_in(waveform.shape[-1], self._left_out, self.burn_in is None)
+            length = spec.get("length") if isinstance(spec, dict) else None
+            check_burn_in(waveform.shape[-1], length, self._left_out, self.burn_in is None)
 
     @property
     def _left_out(self) -> int:
@@ -333,9 +358,19 @@ class AudioVQVAE(Autoencoder):
     def _condition(self, speaker: Tensor | None) -> list:
         return [] if self._speakers is None else [self._speakers(ops.cast(speaker, "int32"))]
 
+    def _codes_of_data(self, length: Tensor | None, codes: Any) -> Tensor | None:
+        """Bool `(batch, codes)`: which codes stand for some of an example, not for padding alone.
+
+        None if all do.
+        """
+        if length is None:
+            return None
+        own = -(-ops.cast(length, "int32") // self.downsampling)
+        return ops.arange(codes, dtype="int32") < own[:, None]
+
     def latents(self, x: Any) -> Tensor:
         """The encoder's output for a tensor of waveforms: `(batch, codes, code_dim)`."""
-        waveform = x["waveform"] if isinstance(x, dict) else x
+        waveform = _without_padding(x)
         batch = ops.shape(waveform)[0]
         samples = self._padded(functional.never_empty(waveform))
         x = ops.cast(samples, self.compute_dtype)[..., None]
@@ -345,17 +380,27 @@ class AudioVQVAE(Autoencoder):
         self.check_data(inputs)
         parts = inputs if isinstance(inputs, dict) else {"waveform": inputs}
         batch, samples = ops.shape(parts["waveform"])
-        waveform = self._padded(functional.never_empty(ops.cast(parts["waveform"], "float32")))
+        waveform = self._padded(functional.never_empty(_without_padding(parts)))
         speaker = parts.get("speaker")
         if speaker is not None:
-            speaker = functional.never_empty(speaker)
+            speaker = functional.never_empty(
+                backend.checked_range("speaker", speaker, self.num_speakers)
+            )
         condition = self._condition(speaker)
         z = self.encoder(ops.cast(waveform, self.compute_dtype)[..., None], training=training)
         # The quantizer must not see the example that stands in for none.
-        quantized, codes, loss = self.quantizer(z[:batch], training=training, return_info=True)
+        mask = self._codes_of_data(parts.get("length"), ops.shape(z)[1])
+        options = {} if mask is None else {"mask": mask}
+        quantized, codes, loss = self.quantizer(
+            z[:batch], training=training, return_info=True, **options
+        )
         quantized, pitch_loss = functional.never_empty(quantized), {}
         if self.has_source:
-            made, distance = self.decoder.follow(quantized, waveform, *condition, training=training)
+            if mask is not None:
+                options["mask"] = functional.never_empty(mask)
+            made, distance = self.decoder.follow(
+                quantized, waveform, *condition, training=training, **options
+            )
             outputs, pitch_loss = made[..., 0], {"pitch_loss": distance[:batch]}
         else:
             outputs = self._decoded(quantized, waveform, condition, training)
@@ -371,25 +416,51 @@ class AudioVQVAE(Autoencoder):
         return self.decoder(quantized, *condition, training=training)[..., 0]
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
-        total = self._total_loss(self._reconstruction_loss(x, outputs["outputs"]), outputs)
+        length = x.get("length") if isinstance(x, dict) else None
+        total = self._total_loss(
+            self._reconstruction_loss(x, outputs["outputs"]),
+            outputs,
+            self.example_weights(x),
+            self._codes_of_data(length, ops.shape(outputs["codes"])[1]),
+        )
         if "pitch_loss" in outputs:
             self._pitch_tracker.update_state(outputs["pitch_loss"])
             total = total + outputs["pitch_loss"]
         return total
 
+    def example_weights(self, x: Any) -> Tensor | None:
+        """With a WaveNet the samples of each example that count, else None."""
+        return ops.sum(self._counted(x), -1) if self.is_autoregressive else None
+
+    def _counted(self, x: Any) -> Tensor:
+        """1 where a sample counts in the loss of a WaveNet, else 0: `(batch, samples)`."""
+        parts = x if isinstance(x, dict) else {"waveform": x}
+        return after(valid(parts["waveform"], parts.get("length")), self._left_out)
+
     def _reconstruction_loss(self, x: Any, outputs: Tensor) -> Tensor:
         parts = x if isinstance(x, dict) else {"waveform": x}
         waveform = ops.cast(parts["waveform"], "float32")
-        mask = valid(waveform, parts.get("length"))
         if self.is_autoregressive:
-            log_prob = self.decoder.log_prob(outputs, waveform)
-            places = ops.arange(ops.shape(waveform)[1])
-            mask = mask * ops.cast(places >= self._left_out, "float32")
-            return -masked_mean(log_prob, mask)
-        # Of padding both sides are silent, which is no distance.
-        sides = (waveform * mask, ops.cast(outputs, "float32") * mask)
-        distance = spectral.multi_scale_distance(*map(functional.never_empty, sides))
+            return -masked_mean(self.decoder.log_prob(outputs, waveform), self._counted(x))
+        length = parts.get("length")
+        distance = spectral.multi_scale_distance(
+            functional.never_empty(waveform),
+            functional.never_empty(ops.cast(outputs, "float32")),
+            lengths=None if length is None else functional.never_empty(length),
+        )
         return distance[: ops.shape(waveform)[0]]
+
+    def adapt(self, x: Any, batch_size: int = 64) -> None:
+        """As `Autoencoder.adapt`, without vectors of padding; batches may be of several widths."""
+        self._build_on(x)
+        parts = self._parts_of("adapt", self._latents_and_mask, x, batch_size)
+        self.quantizer.adapt(np.concatenate([latents[mask] for latents, mask in parts]))
+
+    def _latents_and_mask(self, x: Any) -> tuple[Tensor, Tensor]:
+        latents = self.latents(x)
+        length = x.get("length") if isinstance(x, dict) else None
+        mask = self._codes_of_data(length, ops.shape(latents)[1])
+        return latents, ops.ones_like(latents[..., 0], "bool") if mask is None else mask
 
     def reconstruction_loss(self, x: Any, codes: Any = None, batch_size: int = 16) -> np.ndarray:
         """The loss of each example's reconstruction from its own codes, or from others.
@@ -403,7 +474,8 @@ class AudioVQVAE(Autoencoder):
             batch_size: examples at a time.
 
         Returns:
-            float32 `(batch,)`: nats a sample with a WaveNet, else the distance of spectra.
+            float32 `(batch,)`: nats a sample with a WaveNet, else the distance of spectra. NaN
+            where no sample counts, of an example no longer than what a WaveNet's loss leaves out.
 
         Raises:
             ValueError: wrong dtype or shape, or values out of range.
@@ -411,7 +483,7 @@ class AudioVQVAE(Autoencoder):
         self._check_input("reconstruction_loss", x)
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
         if codes is None:
-            codes = self.encode(parts["waveform"], batch_size)
+            codes = self.encode(parts, batch_size)
         check_codes(codes, (-(-parts["waveform"].shape[1] // self.downsampling),), self.num_codes)
         data = {**parts, "codes": codes}
         return self._in_batches("reconstruction_loss", self._loss_given_codes, data, batch_size)
@@ -421,7 +493,9 @@ class AudioVQVAE(Autoencoder):
         quantized = ops.cast(self.quantizer.decode(data["codes"]), self.compute_dtype)
         condition = self._condition(data.get("speaker"))
         outputs = self._decoded(quantized, self._padded(waveform), condition)
-        return self._reconstruction_loss(data, outputs[:, : ops.shape(waveform)[1]])
+        loss = self._reconstruction_loss(data, outputs[:, : ops.shape(waveform)[1]])
+        weights = self.example_weights(data)
+        return loss if weights is None else ops.where(weights > 0, loss, np.nan)
 
     # Use
 
@@ -430,7 +504,8 @@ class AudioVQVAE(Autoencoder):
 
         Args:
             waveform: float32 `(batch, samples)` in [-1, 1], at least `downsampling` samples: an
-                array, a tensor, or a dataset of what `fit` takes.
+                array, a tensor, a dict of `waveform` and perhaps `length`, or a dataset of what
+                `fit` takes whose batches are all of one width.
             batch_size: clips at a time, for arrays.
 
         Returns:
@@ -438,10 +513,15 @@ class AudioVQVAE(Autoencoder):
             is one.
 
         Raises:
-            ValueError: wrong dtype, rank or length, or (arrays) values.
+            ValueError: wrong dtype, rank or length, or (arrays) values; batches of several widths.
         """
-        if hasattr(waveform, "shape"):
-            self.check_waveform(waveform)
+        spec = getattr(waveform, "element_spec", waveform)
+        if isinstance(spec, dict):
+            self._check_keys(spec)
+            self.check_waveform(spec["waveform"])
+            check_length(spec.get("length"), spec["waveform"].shape[1])
+        elif hasattr(spec, "shape") or isinstance(spec, (list, tuple, str)) or spec is None:
+            self.check_waveform(spec)
         return self._in_batches("encode", self._encode, waveform, batch_size)
 
     def decode(
@@ -460,7 +540,8 @@ class AudioVQVAE(Autoencoder):
         Args:
             codes: integers `(batch, n)` in [0, num_codes).
             speaker: one, or one for each; None where the model has none.
-            seed: an int of 32 bits; None for other draws every time.
+            seed: an int of 32 bits; None for other draws every time. What is drawn for a clip is
+                decided by it and by the clip's place among `codes`, whatever the `batch_size`.
             temperature: of the drawing.
             jit_compile: whether TensorFlow compiles a WaveNet's loop by XLA, which takes seconds
                 once and is several times as fast.
@@ -471,8 +552,9 @@ class AudioVQVAE(Autoencoder):
             float32 `(batch, n * downsampling)` in [-1, 1], an array.
 
         Raises:
-            ValueError: wrong dtype or shape, codes or speakers out of range.
+            ValueError: wrong dtype or shape, or an argument out of its range.
         """
+        seed, checked = checked_seed(seed), checked_temperature(temperature)
         codes = np.asarray(ops.convert_to_numpy(codes))
         check_codes(codes, (None,), self.num_codes)
         if codes.shape[1] == 0:
@@ -483,9 +565,8 @@ class AudioVQVAE(Autoencoder):
             if speakers is not None:
                 data["speaker"] = speakers
             return self._in_batches("decode", self._decode_parallel, data, batch_size)
-        seed = random.getrandbits(31) if seed is None else seed
         return self._generate(
-            codes.astype("int32"), speakers, seed, temperature, jit_compile, batch_size, verbose
+            codes.astype("int32"), speakers, seed, checked, jit_compile, batch_size, verbose
         )
 
     def reconstruct(self, waveform: Any, speaker: Any = None, **options: Any) -> Any:
@@ -501,6 +582,12 @@ class AudioVQVAE(Autoencoder):
         """
         if isinstance(waveform, dict):
             waveform, speaker = waveform["waveform"], waveform.get("speaker", speaker)
+        if hasattr(waveform, "element_spec"):
+            raise ValueError(
+                "reconstruct and convert take waveforms, not a dataset: call them for each batch "
+                "of it (for batch in dataset: ...)"
+            )
+        self.check_waveform(waveform)
         waveform = np.asarray(ops.convert_to_numpy(waveform))
         codes = self.encode(waveform, options.get("batch_size", 16))
         return self.decode(codes, speaker, **options)[:, : waveform.shape[1]]
@@ -531,7 +618,13 @@ class AudioVQVAE(Autoencoder):
             return None
         if speaker is None:
             raise ValueError(f"speaker is missing: one of {self.num_speakers}, or one for each")
-        speaker = np.asarray(ops.convert_to_numpy(speaker))
+        known = backend.concrete(speaker)
+        speaker = np.asarray(speaker) if known is None else known
+        if speaker.dtype.kind not in "iu":
+            raise ValueError(
+                f"speaker must be an integer in [0, {self.num_speakers}), or one for each, got "
+                f"{speaker!r:.200} (the number of a name is its place in a dataset's speaker_names)"
+            )
         if speaker.ndim == 0:
             speaker = np.repeat(speaker[None], n)
         self.check_speaker(speaker, n)
@@ -602,7 +695,7 @@ class AudioVQVAE(Autoencoder):
         codes: np.ndarray,
         speakers: np.ndarray | None,
         seed: int,
-        temperature: float,
+        temperature: np.float32,
         jit_compile: bool,
         batch_size: int,
         verbose: str | int,
@@ -611,7 +704,7 @@ class AudioVQVAE(Autoencoder):
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
         if n == 0:
             return np.zeros((0, length * self.downsampling), "float32")
-        each = max(1, min(length, SAMPLES_A_CALL // self.downsampling))
+        each = codes_a_call(length, max(1, SAMPLES_A_CALL // self.downsampling))
         starts = range(0, length, each)
         # Filled up to whole chunks and batches: other sizes would be compiled anew.
         codes = np.pad(codes, [(0, 0), (0, -length % each)], mode="edge")
@@ -619,13 +712,13 @@ class AudioVQVAE(Autoencoder):
         progress = Progress(-(-n // batch_size) * len(starts), verbose)
         for first in range(0, n, batch_size):
             some = np.minimum(np.arange(first, first + batch_size), n - 1)
-            state, parts = self.decoder.initial_state(batch_size), []
+            state, parts = self.decoder.initial_state(batch_size, some.astype("int32")), []
             for start in starts:
                 data = {"codes": codes[some, start : start + each]}
                 if speakers is not None:
                     data["speaker"] = speakers[some]
                 part, state = self.generate_chunk(
-                    state, data, np.int32(seed), np.float32(temperature), jit_compile
+                    state, data, np.int32(seed), temperature, jit_compile
                 )
                 parts.append(ops.convert_to_numpy(part))
                 progress.advance()
@@ -634,6 +727,27 @@ class AudioVQVAE(Autoencoder):
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self._arguments}
+
+
+def codes_a_call(length: int, most: int) -> int:
+    """How many codes, at most `most`, to draw in each call for the fewest in all.
+
+    Of several calls there are five sizes, from `most` / 2 on, since each size is compiled for
+    itself.
+    """
+    if length <= most:
+        return length
+    sizes = {max(1, most * eighths // 8) for eighths in range(4, 9)}
+    return min(sizes, key=lambda size: (-(-length // size) * size, -size))
+
+
+def _without_padding(x: Any) -> Tensor:
+    """The waveform of data, float32, with zeros after each example's end."""
+    parts = x if isinstance(x, dict) else {"waveform": x}
+    waveform = ops.cast(parts["waveform"], "float32")
+    if parts.get("length") is None:
+        return waveform
+    return ops.where(valid(waveform, parts["length"]) > 0, waveform, 0.0)
 
 
 def _as_sound(made: Tensor) -> Tensor:

@@ -47,11 +47,24 @@ class Autoencoder(Model):
         """The encoder's output for a batch of data, a tensor: `(batch, *grid, code_dim)`."""
         raise NotImplementedError
 
-    def _total_loss(self, reconstruction: Tensor, outputs: dict) -> Tensor:
-        """The losses of the examples, given those of their reconstruction; updates the metrics."""
-        self._reconstruction_tracker.update_state(reconstruction)
-        self._quantizer_tracker.update_state(outputs["quantizer_loss"])
-        self.code_usage.update_state(outputs["codes"])
+    def _total_loss(
+        self,
+        reconstruction: Tensor,
+        outputs: dict,
+        weights: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The losses of the examples, given those of their reconstruction; updates the metrics.
+
+        Args:
+            reconstruction: `(batch,)`.
+            outputs: what `call` returned.
+            weights: `(batch,)`, of the examples (see `example_weights`).
+            mask: bool, of the shape of the codes: which are those of data, not of padding.
+        """
+        self._reconstruction_tracker.update_state(reconstruction, weights)
+        self._quantizer_tracker.update_state(outputs["quantizer_loss"], weights)
+        self.code_usage.update_state(outputs["codes"], mask)
         return reconstruction + outputs["quantizer_loss"]
 
     def adapt(self, x: Any, batch_size: int = 64) -> None:

@@ -427,18 +427,24 @@ class Autoregressive(Model):
 
 def checked_options(num_codes: int, temperature: Any, top_k: Any, top_p: Any) -> sampling.Options:
     """What to sample by; raises `ValueError` where an argument is out of its range."""
-    # Smaller ones are 0 in float32.
-    if not _is_number(temperature) or not np.finfo("float32").tiny <= temperature < np.inf:
-        raise ValueError(f"temperature must be positive (and a number), got {temperature!r}")
+    temperature = checked_temperature(temperature)
     if top_k is not None and (not _is_integer(top_k) or top_k < 1):
         raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}")
     if not _is_number(top_p) or not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], got {top_p!r}")
     return sampling.Options(
-        np.float32(temperature),
+        temperature,
         np.int32(min(top_k or num_codes, num_codes)),
         np.float32(top_p),
     )
+
+
+def checked_temperature(temperature: Any) -> np.float32:
+    """The temperature; raises `ValueError` where it is no positive number."""
+    # Smaller ones are 0 in float32.
+    if not _is_number(temperature) or not np.finfo("float32").tiny <= temperature < np.inf:
+        raise ValueError(f"temperature must be positive (and a number), got {temperature!r}")
+    return np.float32(temperature)
 
 
 def checked_seed(seed: Any) -> int:

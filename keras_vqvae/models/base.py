@@ -2,7 +2,7 @@
 
 import operator
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -62,12 +62,19 @@ class Model(keras.Model):
     _pairs_cure = "dataset.map(lambda x, y: x)"
     _loss_cure = "Leave it out"
 
+    # Of models whose examples do not all count alike: the mean of their losses, for the logs.
+    _counted_loss: keras.metrics.Mean | None = None
+
     jit_compile: bool  # Keras's
     steps_per_execution: int
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
         """Losses `(batch,)`, float32, of the data `x` given what `call` returned."""
         raise NotImplementedError
+
+    def example_weights(self, x: Any) -> Tensor | None:
+        """How much each example counts in the loss, float32 `(batch,)`; None for all alike."""
+        return None
 
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where an array or tensor `x` is no data for this model."""
@@ -193,6 +200,13 @@ class Model(keras.Model):
             logs = {name: ops.reshape(value, (1,)) for name, value in logs.items()}
         return logs
 
+    def get_metrics_result(self) -> dict:
+        logs = super().get_metrics_result()
+        if self._counted_loss is not None:
+            # Keras weights a batch's loss by its examples, whatever these count.
+            logs["loss"] = logs.pop(self._counted_loss.name)
+        return logs
+
     def _check_weighting(self, arguments: dict) -> None:
         for name in ("sample_weight", "class_weight"):  # Keras drops them where there is no y
             if arguments.get(name) is not None:
@@ -229,10 +243,12 @@ class Model(keras.Model):
         self._check_target(y)
         if sample_weight is not None:
             raise ValueError("sample_weight is not supported: every example counts alike")
-        loss = backend.global_mean(self.per_example_loss(x, y_pred))
-        for added in self.losses:  # regularisers of a person's own encoder and decoder
-            loss += added / backend.num_replicas()
-        return loss
+        losses, weights = self.per_example_loss(x, y_pred), self.example_weights(x)
+        loss = backend.global_mean(losses, weights)
+        added = sum(self.losses)  # of regularisers of a person's own encoder and decoder
+        if self._counted_loss is not None:
+            self._counted_loss.update_state(losses + added, weights)
+        return loss + added / backend.num_replicas()
 
     def _check_target(self, y: Any) -> None:
         if y is not None:
@@ -256,21 +272,38 @@ class Model(keras.Model):
         Tensors are processed whole and give tensors; arrays (in slices of `batch_size`) and
         datasets (batch by batch) give arrays.
         """
+        leaves = keras.tree.flatten(data) if isinstance(data, dict) else [data]
+        if all(keras.ops.is_tensor(leaf) for leaf in leaves):
+            return self._compiled(name, fn)(data)
+        parts: list = []
+        for part in self._parts_of(name, fn, data, batch_size):
+            parts.append(part)
+            if part.shape[1:] != parts[0].shape[1:]:
+                raise ValueError(
+                    f"{name}() of this dataset gives results that do not fit into one array, of "
+                    f"shapes {parts[0].shape[1:]} and {part.shape[1:]} an example: call it "
+                    "batch by batch (for batch in dataset: ...), or write codes to files by "
+                    "data.encode_to_records"
+                )
+        return np.concatenate(parts)
+
+    def _parts_of(self, name: str, fn: Callable, data: Any, batch_size: int) -> Iterator[Any]:
+        """What `_in_batches` puts together, as nests of arrays; of tensors too."""
         batch_size = positive_integer("batch_size", batch_size)
         run = self._compiled(name, fn)
         leaves = keras.tree.flatten(data) if isinstance(data, dict) else [data]
-        if all(keras.ops.is_tensor(leaf) for leaf in leaves):
-            return run(data)
         if all(hasattr(leaf, "shape") for leaf in leaves):
             # One call even of nothing, for the shape and dtype of the result.
             starts = range(0, max(1, len(leaves[0])), batch_size)
             batches: Iterable = (_rows(data, start, start + batch_size) for start in starts)
         else:
             batches = data
-        parts = [ops.convert_to_numpy(run(_as_tensors(batch))) for batch in batches]
-        if not parts:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield keras.tree.map_structure(ops.convert_to_numpy, run(_as_tensors(batch)))
+        if empty:
             raise ValueError(f"{name}() got an empty dataset")
-        return np.concatenate(parts)
 
     def _compiled(self, name: str, fn: Callable, xla: bool = False) -> Callable:
         """`fn` compiled, once under its name."""

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
 from keras_vqvae.models.base import check_codes, positive_integer
 
 
@@ -67,19 +68,24 @@ class Streaming:
     stream.decode(stream.encode_end()); stream.decode_end()
     ```
 
+    After `encode_end` and `decode_end` the next chunk is the first of other streams; what a WaveNet
+    draws begins anew too, with the same numbers.
+
     Chunks may be of any length. What comes back may be shorter than what was put in, or nothing:
     the networks' latency, `encode_latency` and `decode_latency` samples, 0 with `causal=True`.
 
     Args:
         model: an `AudioVQVAE`.
         batch: streams at a time.
-        speaker: in whose voice to decode, one or one for each; may be set on the way.
-        seed, temperature: of a WaveNet's drawing.
+        speaker: in whose voice to decode, one or one for each; may be set on the way, and be None
+            as long as nothing is decoded.
+        seed: of a WaveNet's drawing, an int of 32 bits; None for one at random.
+        temperature: of a WaveNet's drawing.
         jit_compile: whether TensorFlow compiles a WaveNet's loop by XLA, several times as fast;
             seconds for each number of codes that a chunk can have. For chunks of one length.
 
     Raises:
-        ValueError: encoder or decoder do not say their context.
+        ValueError: encoder or decoder do not say their context, or an argument is out of its range.
     """
 
     def __init__(
@@ -87,23 +93,40 @@ class Streaming:
         model: Any,
         batch: int,
         speaker: Any,
-        seed: int,
+        seed: int | None,
         temperature: float,
         jit_compile: bool,
     ) -> None:
         self.model = model
         self.batch = positive_integer("batch", batch)
         self.speaker = speaker
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self._jit_compile = jit_compile
-        self._temperature = np.float32(temperature)
+        self._temperature = checked_temperature(temperature)
         self._encoder_context = context_of(model.encoder)
         self._decoder_context = context_of(model.decoder)
         self.reset()
 
+    @property
+    def speaker(self) -> Any:
+        """In whose voice to decode: one, one for each stream, or None."""
+        return self._speaker
+
+    @speaker.setter
+    def speaker(self, speaker: Any) -> None:
+        if speaker is not None:
+            self.model._speaker_of_each(speaker, self.batch)
+        self._speaker = speaker
+
     def reset(self) -> None:
         """Forgets all that went before."""
+        self._reset_encoding()
+        self._reset_decoding()
+
+    def _reset_encoding(self) -> None:
         self._samples, self._codes_given = np.zeros((self.batch, 0), "float32"), 0
+
+    def _reset_decoding(self) -> None:
         self._codes, self._frames_given = np.zeros((self.batch, 0), "int32"), 0
         if self.model.is_autoregressive:
             self._state = self.model.decoder.initial_state(self.batch)
@@ -131,8 +154,10 @@ class Streaming:
         return self._encode(self._checked(waveform), False)
 
     def encode_end(self) -> np.ndarray:
-        """The codes still due, now that nothing follows."""
-        return self._encode(np.zeros((self.batch, 0), "float32"), True)
+        """The codes still due, now that nothing follows; another stream may begin."""
+        codes = self._encode(np.zeros((self.batch, 0), "float32"), True)
+        self._reset_encoding()
+        return codes
 
     def decode(self, codes: Any) -> np.ndarray:
         """The samples, float32 `(batch, n)`, that further codes complete; n may be 0.
@@ -150,8 +175,10 @@ class Streaming:
         return self._decode(codes.astype("int32"), False)
 
     def decode_end(self) -> np.ndarray:
-        """The samples still due, now that no code follows."""
-        return self._decode(np.zeros((self.batch, 0), "int32"), True)
+        """The samples still due, now that no code follows; another stream may begin."""
+        made = self._decode(np.zeros((self.batch, 0), "int32"), True)
+        self._reset_decoding()
+        return made
 
     def _checked(self, waveform: Any) -> np.ndarray:
         waveform = np.asarray(ops.convert_to_numpy(waveform))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_vqvae import backend, functional, sampling
@@ -11,7 +12,7 @@ from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.wavenet import DILATIONS, Generator, WaveNetStack
 from keras_vqvae.likelihoods import Categorical, Discrete
 from keras_vqvae.models.autoregressive import Autoregressive
-from keras_vqvae.models.base import is_batch_of
+from keras_vqvae.models.base import is_batch_of, positive_integer
 
 
 class LevelEmbedding(keras.layers.Layer):
@@ -41,6 +42,35 @@ class LevelEmbedding(keras.layers.Layer):
 
     def compute_output_shape(self, codes_shape: tuple) -> tuple:
         return (*codes_shape, self.channels)
+
+
+def network(
+    likelihood: Discrete,
+    channels: int,
+    skip_channels: int,
+    kernel_size: int,
+    dilations: tuple,
+    dtype: Any,
+) -> tuple[LevelEmbedding, WaveNetStack]:
+    """A WaveNet over the levels of a likelihood: its input layer, and what makes its parameters."""
+    inputs = LevelEmbedding(likelihood.levels, channels, dtype=dtype)
+    stack = WaveNetStack(
+        likelihood.num_outputs,
+        channels,
+        skip_channels,
+        kernel_size=kernel_size,
+        dilations=dilations,
+        dtype=dtype,
+    )
+    return inputs, stack
+
+
+def network_config(stack: WaveNetStack) -> dict:
+    """The arguments of `network` that are numbers."""
+    config = stack.get_config()
+    return {
+        name: config[name] for name in ("channels", "skip_channels", "kernel_size", "dilations")
+    }
 
 
 class _Sampler:
@@ -94,8 +124,9 @@ class WaveNet(Autoregressive):
 
     `call` takes integers `(batch, length)` or a dict of `codes` and, where it has them,
     `condition` (classes, int32 `(batch,)`) and `length` (int32 `(batch,)`, positions that are no
-    padding), and gives `(batch, length, num_outputs)`. Logs the `loss` in bits a position, without
-    those left out; `log_prob` sums over all that are no padding.
+    padding), and gives `(batch, length, num_outputs)`. The `loss` is in bits a position, the mean
+    over all positions of a batch that are neither padding nor left out, so that a longer example
+    counts for more; 0 where there is none. `log_prob` sums over all that are no padding.
     """
 
     _data_names = ("codes", "condition", "length")
@@ -121,19 +152,12 @@ class WaveNet(Autoregressive):
                 f"num_codes={num_codes} contradicts the likelihood's "
                 f"{self.likelihood.levels} levels"
             )
-        if burn_in is not None and (not isinstance(burn_in, int) or burn_in < 0):
-            raise ValueError(f"burn_in must be an integer of at least 0 or None, got {burn_in!r}")
-        self.burn_in = burn_in
+        self.burn_in = checked_burn_in(burn_in)
         self.sample_rate = sample_rate
+        self._counted_loss = keras.metrics.Mean(name="counted_loss")
         dtype = self.dtype_policy
-        self._inputs = LevelEmbedding(num_codes, channels, dtype=dtype)
-        self._stack = WaveNetStack(
-            self.likelihood.num_outputs,
-            channels,
-            skip_channels,
-            kernel_size=kernel_size,
-            dilations=dilations,
-            dtype=dtype,
+        self._inputs, self._stack = network(
+            self.likelihood, channels, skip_channels, kernel_size, dilations, dtype
         )
         self._classes = (
             keras.layers.Embedding(self.num_classes, channels, dtype=dtype)
@@ -184,8 +208,12 @@ class WaveNet(Autoregressive):
 
     def per_example_loss(self, x: Any, outputs: Tensor) -> Tensor:
         log_prob, mask = self._per_position(x, outputs)
-        mask = mask * ops.cast(ops.arange(ops.shape(mask)[1]) >= self._left_out, "float32")
-        return -masked_mean(log_prob, mask) / math.log(2.0)
+        return -masked_mean(log_prob, after(mask, self._left_out)) / math.log(2.0)
+
+    def example_weights(self, x: Any) -> Tensor:
+        """The positions of each example that count."""
+        codes, length = (x["codes"], x.get("length")) if isinstance(x, dict) else (x, None)
+        return ops.sum(after(valid(codes, length), self._left_out), -1)
 
     def _log_prob(self, x: Any) -> Tensor:
         log_prob, mask = self._per_position(x, self(x))
@@ -201,7 +229,8 @@ class WaveNet(Autoregressive):
         codes = x["codes"] if isinstance(x, dict) else getattr(x, "element_spec", x)
         codes = codes["codes"] if isinstance(codes, dict) else codes
         if caller != "predict" and hasattr(codes, "shape"):
-            check_burn_in(codes.shape[1], self._left_out, self.burn_in is None)
+            length = x.get("length") if isinstance(x, dict) else None
+            check_burn_in(codes.shape[1], length, self._left_out, self.burn_in is None)
 
     def sampler(self) -> _Sampler:
         return _Sampler(self._inputs, self._stack.generator(), self.likelihood)
@@ -226,11 +255,9 @@ class WaveNet(Autoregressive):
     def get_config(self) -> dict:
         config = super().get_config()
         del config["grid_shape"], config["condition_channels"]
-        stack = self._stack.get_config()
-        names = ("channels", "skip_channels", "kernel_size", "dilations")
         return {
             **config,
-            **{name: stack[name] for name in names},
+            **network_config(self._stack),
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "burn_in": self.burn_in,
             "sample_rate": self.sample_rate,
@@ -276,18 +303,11 @@ class WaveNetDecoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.upsampling = upsampling
+        self.upsampling = positive_integer("upsampling", upsampling)
         self.likelihood = likelihood or Categorical()
         self.mu_law = mu_law
-        dtype = self.dtype_policy
-        self._inputs = LevelEmbedding(self.likelihood.levels, channels, dtype=dtype)
-        self._stack = WaveNetStack(
-            self.likelihood.num_outputs,
-            channels,
-            skip_channels,
-            kernel_size=kernel_size,
-            dilations=dilations,
-            dtype=dtype,
+        self._inputs, self._stack = network(
+            self.likelihood, channels, skip_channels, kernel_size, dilations, self.dtype_policy
         )
 
     @property
@@ -332,12 +352,20 @@ class WaveNetDecoder(keras.layers.Layer):
         """What `keras_vqvae.sampling` calls in a loop; made outside of it."""
         return _Sampler(self._inputs, self._stack.generator(), self.likelihood)
 
-    def initial_state(self, batch: Any) -> dict:
-        """What `generate` needs of the samples before, when there are none."""
+    def initial_state(self, batch: Any, examples: Tensor | None = None) -> dict:
+        """What `generate` needs of the samples before, when there are none.
+
+        Args:
+            batch: how many examples.
+            examples: int32 `(batch,)`, their numbers; None for 0, 1, 2 and so on.
+        """
+        if examples is None:
+            examples = ops.arange(batch, dtype="int32")
         return {
             "buffers": self._stack.initial_buffers(batch),
             "row": ops.zeros((), "int32"),
             "last": ops.zeros((batch,), "int32"),
+            "examples": ops.cast(examples, "int32"),
         }
 
     def generate(
@@ -350,8 +378,8 @@ class WaveNetDecoder(keras.layers.Layer):
     ) -> tuple[Tensor, dict]:
         """Draws the samples of some codes, after those that went before; for compiled functions.
 
-        The uniform numbers are decided by the seed and a code's place in the whole, so that the
-        whole may be drawn in parts.
+        The uniform numbers are decided by the seed, a code's place in the whole and the example's
+        number, so that the whole may be drawn in parts, of time and of examples.
 
         Args:
             state: from `initial_state`, or from the part before.
@@ -367,7 +395,7 @@ class WaveNetDecoder(keras.layers.Layer):
         sampler = self.sampler()
         first = state["row"]
         rows = first + ops.arange(n, dtype="int32")
-        u = backend.uniforms_by_row((batch, self.upsampling), seed, rows)
+        u = backend.uniforms_by_place((self.upsampling,), seed, rows, state["examples"])
         known = ops.zeros((batch, n, self.upsampling), "int32")
         given = sampling.Positions(ops.transpose(u, (1, 0, 2)), known, known > 0)
         latents = ops.cast(latents, self.compute_dtype)
@@ -383,8 +411,8 @@ class WaveNetDecoder(keras.layers.Layer):
         previous = ops.broadcast_to(state["last"][:, None], (batch, self.upsampling))
         cache, codes = sampling.sample_rows(sampler, cache, previous, first, given, options)
         levels = ops.reshape(codes, (batch, n * self.upsampling))
-        after = {"buffers": cache["buffers"], "row": first + n, "last": levels[:, -1]}
-        return self.waveform(levels), after
+        then = {"buffers": cache["buffers"], "row": first + n, "last": levels[:, -1]}
+        return self.waveform(levels), {**state, **then}
 
     def compute_output_shape(
         self, latents_shape: tuple, waveform_shape: tuple, condition_shape: tuple | None = None
@@ -392,12 +420,10 @@ class WaveNetDecoder(keras.layers.Layer):
         return (*waveform_shape, self.likelihood.num_outputs)
 
     def get_config(self) -> dict:
-        stack = self._stack.get_config()
-        names = ("channels", "skip_channels", "kernel_size", "dilations")
         return {
             **super().get_config(),
             "upsampling": self.upsampling,
-            **{name: stack[name] for name in names},
+            **network_config(self._stack),
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "mu_law": self.mu_law,
         }
@@ -423,6 +449,12 @@ def valid(x: Tensor, length: Tensor | None) -> Tensor:
     return ops.cast(places < ops.cast(length, "int32")[:, None], "float32")
 
 
+def after(mask: Tensor, left_out: int) -> Tensor:
+    """`mask`, `(batch, steps)`, with 0 for the first `left_out` steps."""
+    places = ops.arange(ops.shape(mask)[1], dtype="int32")
+    return mask * ops.cast(places >= left_out, "float32")
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """The mean of each row of `x` where `mask` is 1; 0 where it is nowhere."""
     return ops.sum(x * mask, -1) / ops.maximum(ops.sum(mask, -1), 1.0)
@@ -444,8 +476,20 @@ def check_length(length: Any, steps: int | None) -> None:
             raise ValueError(f"length must be in [1, {steps}], got values from {low} to {high}")
 
 
-def check_burn_in(steps: int | None, left_out: int, by_receptive_field: bool) -> None:
-    """Raises `ValueError` where the loss would leave out all of an example."""
+def checked_burn_in(burn_in: Any) -> int | None:
+    """`burn_in`; raises `ValueError` where it is no number of positions, and not None."""
+    if burn_in is None:
+        return None
+    if not isinstance(burn_in, (int, np.integer)) or isinstance(burn_in, bool) or burn_in < 0:
+        raise ValueError(f"burn_in must be an integer of at least 0 or None, got {burn_in!r}")
+    return int(burn_in)
+
+
+def check_burn_in(steps: int | None, length: Any, left_out: int, by_receptive_field: bool) -> None:
+    """Raises `ValueError` where the loss would leave out all of every example."""
+    lengths = None if length is None else backend.concrete(length)
+    if lengths is not None and lengths.size:
+        steps = int(lengths.max())
     if steps is not None and steps <= left_out:
         why = "the receptive field" if by_receptive_field else "burn_in"
         raise ValueError(

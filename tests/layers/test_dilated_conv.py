@@ -142,6 +142,11 @@ def test_a_block_among_other_layers_survives_saving(tmp_path) -> None:
 
 
 BAD = {
+    "both": (lambda: CausalConv1D(2, 4, strides=2, dilation_rate=2), "exclude each other"),
+    "steps": (
+        lambda: CausalConv1D(2, 4, 2)(floats((1, 7, 1))),
+        "steps that divide by strides=2, got 7: pad them",
+    ),
     "window": (lambda: CausalConv1D(3, 2, 4), "kernel_size=2 is smaller than strides=4"),
     "holes": (lambda: CausalConv1DTranspose(3, 2, 4), "kernel_size=2 is smaller than strides=4"),
     "channels": (lambda: WaveNetBlock(3, 5)(floats((2, 8, 4))), r"\(batch, steps, 3\), got \(2"),

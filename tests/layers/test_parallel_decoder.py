@@ -85,6 +85,14 @@ def test_channels_by_stage() -> None:
     assert filters(decoder) == [32, 32, 16, 8, 1]
 
 
+def test_refuses() -> None:
+    for strides in ((), 64, (4, 0)):
+        with pytest.raises(ValueError, match="strides must be some positive integers"):
+            ParallelDecoder(strides, 8)
+    with pytest.raises(ValueError, match="sample_rate=1000 holds no 8 harmonics .*take 6400"):
+        ParallelDecoder((4, 4), 8, sample_rate=1000)
+
+
 def test_causal_is_of_rank_1_only() -> None:
     with pytest.raises(ValueError, match="causal=True is for rank 1"):
         ConvEncoder(2, 4, causal=True)

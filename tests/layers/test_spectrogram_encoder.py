@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_vqvae import AudioVQVAE, SpectrogramEncoder, spectral
 from tests.checks import check_layer, floats, to_numpy
@@ -91,9 +92,25 @@ def test_in_a_model() -> None:
     np.testing.assert_array_equal(np.concatenate(got, 1), whole)
 
 
+@pytest.mark.parametrize("window", [320, 640])
+@pytest.mark.parametrize("samples", [160, 200])
+def test_clips_of_a_code_or_two(window: int, samples: int) -> None:
+    encoder = SpectrogramEncoder(4, RATE, 160, window=window, bands=30, hidden=8)
+    model = AudioVQVAE(RATE, 16, 4, downsampling=160, encoder=encoder, decoder="parallel", hidden=8)
+    x = (0.1 * floats((2, samples))).clip(-1, 1)
+    codes = model.encode(x)
+    assert codes.shape == (2, -(-samples // 160))
+    np.testing.assert_array_equal(to_numpy(model.encode(ops.convert_to_tensor(x))), codes)
+    stream = model.streaming(2)
+    got = [stream.encode(x[:, :30]), stream.encode(x[:, 30:]), stream.encode_end()]
+    np.testing.assert_array_equal(np.concatenate(got, 1), codes)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
+        (lambda: SpectrogramEncoder(4, RATE, 160, window=400), "multiple of hop, got 400 and 160"),
+        (lambda: SpectrogramEncoder(4, RATE, 160, window=320), "of 80 mel bands hold no bin"),
         (lambda: SpectrogramEncoder(4, RATE, 100), "downsampling=100 must be a multiple of"),
         (lambda: SpectrogramEncoder(4, RATE, 160, warp=1.0), "0 <= warp < 1"),
     ],

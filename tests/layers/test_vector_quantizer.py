@@ -197,6 +197,86 @@ def assert_arrays_equal(one: list, other: list) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def with_padding(z: np.ndarray, extra: int, filler: float) -> tuple[np.ndarray, np.ndarray]:
+    """`z`, `(batch, steps, dim)`, with further vectors between; and which are those of `z`."""
+    batch, steps, dim = z.shape
+    mask = np.zeros((batch, steps + extra), bool)
+    for row in mask:
+        row[np.random.default_rng(0).choice(steps + extra, steps, replace=False)] = True
+    padded = np.full((*mask.shape, dim), filler, "float32")
+    padded[mask] = z.reshape(-1, dim)
+    return padded, mask
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+@pytest.mark.parametrize("filler", [0.0, 40.0])
+def test_what_a_mask_leaves_out_does_not_count(codebook: str, filler: float) -> None:
+    """Neither in the start, nor in statistics, restarts, losses and gradients."""
+    plain, masked = (
+        VectorQuantizer(12, 3, codebook=codebook, decay=0.6, expiry=0.4, seed=0) for _ in range(2)
+    )
+    for layer in (plain, masked):
+        layer.build((None, None, 3))
+        layer.set_weights(plain.get_weights())
+    restarted = 0
+    for step in range(6):
+        z = floats((4, 5, 3), seed=step) + step
+        padded, mask = with_padding(z, 20, filler)
+        quantized, codes, loss = plain(z, training=True, return_info=True)
+        restarted += int(np.sum(to_numpy(plain._counts) == np.float32(FRESH_USE)))
+        others = masked(padded, training=True, return_info=True, mask=mask)
+        np.testing.assert_array_equal(to_numpy(others[1])[mask], to_numpy(codes).reshape(-1))
+        np.testing.assert_allclose(
+            to_numpy(others[0])[mask].reshape(z.shape), to_numpy(quantized), atol=1e-5
+        )
+        np.testing.assert_allclose(to_numpy(others[2]), to_numpy(loss), rtol=1e-5)
+        for a, b in zip(state(plain), state(masked), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        slope = gradient(lambda z: ops.sum(plain(z, return_info=True)[2]), z)
+        other = gradient(lambda z: ops.sum(masked(z, return_info=True, mask=mask)[2]), padded)  # noqa: B023
+        np.testing.assert_allclose(other[mask].reshape(z.shape), slope, rtol=1e-4, atol=1e-6)
+        assert not other[~mask].any()
+    assert restarted >= 3, "the test is to cover restarts"
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+@pytest.mark.parametrize("shape", [(6, 3), (2, 4, 3), (0, 4, 3)])
+def test_a_mask_that_leaves_out_all(codebook: str, shape: tuple) -> None:
+    layer = VectorQuantizer(8, 3, codebook=codebook, expiry=0.9, seed=0)
+    layer.build(shape)
+    for _ in range(2):  # before the codebook has started, and after
+        before = state(layer)
+        loss = layer(
+            floats(shape), training=True, return_info=True, mask=np.zeros(shape[:-1], bool)
+        )[2]
+        np.testing.assert_array_equal(to_numpy(loss), np.zeros(shape[0], "float32"))
+        assert_arrays_equal(state(layer), before)
+        layer(floats((16, 3)), training=True)
+
+
+def test_a_mask_weights_the_added_loss_by_vectors() -> None:
+    layer = VectorQuantizer(8, 3)
+    z, mask = floats((2, 4, 3)), np.array([[1, 1, 1, 0], [1, 0, 0, 0]], bool)
+    loss = to_numpy(layer(z, return_info=True, mask=mask)[2])
+    layer(z, mask=mask)
+    assert float(layer.losses[0]) == pytest.approx((3 * loss[0] + loss[1]) / 4, rel=1e-5)
+    with pytest.raises(ValueError, match=r"mask must have .* \(2, 4\), got \(2, 3\)"):
+        layer(z, mask=mask[:, 1:])
+
+
+def test_a_mask_of_kerass_masking_layer() -> None:
+    z = floats((2, 6, 3))
+    z[0, 4:] = z[1, 2:] = 0.0
+    layer = VectorQuantizer(8, 3, seed=0)
+    model = keras.Sequential([keras.layers.Masking(), layer])
+    model(z)
+    (found,) = map(float, model.losses)
+    layer(z, mask=np.any(z != 0, -1))
+    assert found == pytest.approx(float(layer.losses[0]), rel=1e-6)
+    layer(z)
+    assert found != pytest.approx(float(layer.losses[0]), rel=0.01)
+
+
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_an_empty_batch_leaves_the_state_untouched(codebook: str) -> None:
     layer = VectorQuantizer(8, 3, codebook=codebook, expiry=0.9, seed=0)

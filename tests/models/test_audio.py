@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import scipy.special
 
-from keras_vqvae import AudioVQVAE, ParallelDecoder, VectorQuantizer, WaveNetDecoder, functional
+from keras_vqvae import (
+    AudioVQVAE,
+    ParallelDecoder,
+    SpectrogramEncoder,
+    VectorQuantizer,
+    WaveNetDecoder,
+    functional,
+)
 from keras_vqvae.likelihoods import LogisticMixture
 from keras_vqvae.models import audio
 from tests.checks import assert_same, check_model, copy_by_config, floats, to_numpy
@@ -48,7 +55,7 @@ def trained(decoder: str, **options: Any) -> AudioVQVAE:
     """Some steps, for codes and samples of some variety."""
     keras.utils.set_random_seed(0)
     model = make(decoder, num_speakers=3, **options)
-    model.compile(keras.optimizers.Adam(0.01))
+    model.compile(keras.optimizers.Adam(0.003))
     model.fit(data(32), batch_size=8, epochs=3, verbose=0)
     model.adapt(data(32))
     return model
@@ -129,7 +136,8 @@ def test_wavenet_loss_against_numpy(likelihood: Any) -> None:
         np.testing.assert_allclose(log_prob, log_p, atol=1e-4)
     reach = model.receptive_field
     assert reach == 8
-    expected = -np.mean([log_prob[i, reach:n].mean() for i, n in enumerate(length)])
+    # The mean over samples: a longer example counts for more.
+    expected = -np.mean(np.concatenate([log_prob[i, reach:n] for i, n in enumerate(length)]))
     assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -150,6 +158,91 @@ def test_padding_does_not_count(decoder: str) -> None:
     whole = model.reconstruction_loss(sound(), codes)
     assert whole[0] == pytest.approx(found[0], rel=1e-6)
     assert np.abs(whole[1:] - found[1:]).min() > 1e-6
+
+
+# Before the padding of these begins they are followed by as much silence as networks see.
+CLIPS = {"length": np.array([64, 40, 61, 5], "int32"), "speaker": np.array([0, 2, 1, 1], "int32")}
+
+
+def padded(width: int, filler: float) -> dict:
+    """The same clips of at most 64 samples, padded to a width."""
+    places = np.arange(width) < CLIPS["length"][:, None]
+    clips = np.pad(sound(4, 64, seed=3), [(0, 0), (0, width - 64)])
+    return {"waveform": np.where(places, clips, filler).astype("float32"), **CLIPS}
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_width_of_padding_changes_nothing(decoder: str, codebook: str) -> None:
+    """Neither loss, nor logs, nor a step of training, nor the codebook; nor what padding holds."""
+    if codebook == "gradient" and decoder != "source":
+        pytest.skip("the quantizer does not know the decoder")
+
+    def results(width: int, filler: float = 0.0) -> tuple:
+        keras.utils.set_random_seed(0)
+        quantizer = VectorQuantizer(16, 4, codebook=codebook, decay=0.5, expiry=0.5, seed=0)
+        model = make(decoder, num_speakers=3, quantizer=quantizer)
+        model.compile(keras.optimizers.SGD(0.3 if decoder == "wavenet" else 0.0005))
+        x = padded(width, filler)
+        trained = [model.fit(x, batch_size=4, shuffle=False, verbose=0).history for _ in range(2)]
+        tested = model.evaluate(x, return_dict=True, verbose=0)
+        model.adapt(x)
+        return trained, tested, to_numpy(model.weights)
+
+    networks = make(decoder).encoder, make(decoder).decoder
+    assert 64 + 8 * sum(network.context[1] for network in networks) <= 208
+    found = results(208)
+    assert np.ptp([step["loss"] for step in found[0]]) > 1e-3, "it does not train"
+    for other in (results(416), results(2080), results(416, 0.7)):
+        keras.tree.map_structure(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), other, found
+        )
+
+
+def test_clips_no_longer_than_the_receptive_field_do_not_count() -> None:
+    model = make(num_speakers=3)
+    model.compile(keras.optimizers.SGD(0.1))
+    assert model.receptive_field == 8
+    x = data(4)
+    x["waveform"][:, 96:] = 0
+    long = np.full(4, 96, "int32")
+    base = model.evaluate({**x, "length": long}, return_dict=True, verbose=0)
+    both = {name: np.concatenate([value, value]) for name, value in x.items()}
+    both["length"] = np.concatenate([long, np.array([1, 8, 3, 8], "int32")])
+    # In one batch, and in one of their own.
+    for batch_size in (8, 4):
+        found = model.evaluate(both, batch_size=batch_size, return_dict=True, verbose=0)
+        for name in ("loss", "reconstruction_loss", "quantizer_loss"):
+            assert found[name] == pytest.approx(base[name], rel=1e-5)
+    per_clip = model.reconstruction_loss(both)
+    assert np.isfinite(per_clip[:4]).all() and np.isnan(per_clip[4:]).all()
+    # What does not count moves nothing.
+    before = to_numpy(model.trainable_weights)
+    short = {**x, "length": np.array([1, 8, 3, 96], "int32")}
+    logs = model.fit(short, batch_size=3, steps_per_epoch=1, shuffle=False, verbose=0).history
+    assert logs["loss"] == [0.0]
+    assert_same(model.trainable_weights, before)
+    with pytest.raises(ValueError, match="8 positions are no longer than the receptive field"):
+        model.fit({**x, "length": np.full(4, 8, "int32")})
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("samples", [900, 40])
+def test_training_on_whole_short_clips(samples: int) -> None:
+    """Of a dataset whose clips are of any length, as of an array."""
+    import tensorflow as tf
+
+    x = sound(4, samples)
+    clips = tf.data.Dataset.from_generator(
+        lambda: iter([x]), output_signature=tf.TensorSpec((None, None), tf.float32)
+    )
+    losses = []
+    for given in (x, clips):
+        keras.utils.set_random_seed(0)
+        model = make("parallel")
+        model.compile("sgd")
+        losses.append(model.fit(given, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -184,8 +277,9 @@ def test_reconstruction_loss(decoder: str) -> None:
     found = model.reconstruction_loss(x, batch_size=4)
     assert found.shape == (6,)
     logged = model.evaluate(x, return_dict=True, verbose=0)["reconstruction_loss"]
-    assert logged == pytest.approx(found.mean(), rel=1e-5)
-    codes = model.encode(x["waveform"])
+    counted = x["length"] - model.receptive_field if decoder == "wavenet" else None
+    assert logged == pytest.approx(np.average(found, weights=counted), rel=1e-5)
+    codes = model.encode({name: x[name] for name in ("waveform", "length")})
     np.testing.assert_allclose(model.reconstruction_loss(x, codes), found, rtol=1e-5)
     assert np.abs(model.reconstruction_loss(x, (codes + 1) % 16) - found).max() > 1e-4
     with pytest.raises(ValueError, match=r"codes must have shape \(batch, 16\), got \(6, 15\)"):
@@ -211,6 +305,29 @@ def test_drawing_is_decided_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None
     assert_same_levels(model.decode(codes, 1, seed=5), one)
 
 
+def test_what_a_clip_is_drawn_from_is_its_own() -> None:
+    """Whatever the size of batches; and no two clips are drawn from the same numbers."""
+    model = trained("wavenet")
+    codes = np.repeat(model.encode(sound(1)), 5, 0)
+    one = model.decode(codes, 1, seed=5)
+    for batch_size in (1, 2, 3):
+        assert_same_levels(model.decode(codes, 1, seed=5, batch_size=batch_size), one)
+    apart = np.abs(one[:, None] - one[None]).max(-1)
+    assert (apart[~np.eye(5, dtype=bool)] > 0.01).all()
+    assert_same_levels(model.decode(codes[:2], 1, seed=5), one[:2])
+
+
+@pytest.mark.parametrize("most", [64, 7, 1])
+def test_codes_are_spread_over_calls(most: int) -> None:
+    for length in range(1, 6 * most):
+        each = audio.codes_a_call(length, most)
+        drawn = -(-length // each) * each
+        assert each <= most and (drawn == length or length > most)
+        assert drawn <= 1.25 * length + 2, "much is drawn for nothing"
+    sizes = {audio.codes_a_call(length, most) for length in range(most + 1, 100 * most)}
+    assert len(sizes) <= 5, "compiled anew for each length"
+
+
 def test_drawing_equals_the_slow_way() -> None:
     """The samples that the whole network gives when it is run again for each."""
     from keras_vqvae import backend, sampling
@@ -218,8 +335,8 @@ def test_drawing_equals_the_slow_way() -> None:
     model = trained("wavenet")
     codes = model.encode(sound(2, 40))
     got = model.decode(codes, 1, seed=2)
-    u = to_numpy(backend.uniforms_by_row((2, 8), 2, np.arange(5, dtype="int32")))
-    u = u.transpose(1, 0, 2).reshape(2, 40)
+    u = backend.uniforms_by_place((8,), 2, np.arange(5, dtype="int32"), np.arange(2, dtype="int32"))
+    u = to_numpy(u).transpose(1, 0, 2).reshape(2, 40)
     options = sampling.Options(np.float32(1), np.int32(256), np.float32(1))
     latents, speaker = model.quantizer.decode(codes), model._speakers(np.ones(2, "int32"))
     drawn = np.zeros((2, 40), "float32")
@@ -243,7 +360,7 @@ def test_streaming(decoder: str, causal: bool) -> None:
         assert stream.encode_latency == stream.decode_latency == 0
     sizes = [1, 7, 0, 8, 3, 64, 17, 40, 2, 61]
     assert sum(sizes) == 203
-    for _ in range(2):  # twice, after a reset
+    for _ in range(3):  # again after its end, and after a reset
         codes, made, fed = [], [], 0
         for size in sizes:
             codes.append(stream.encode(x[:, fed : fed + size]))
@@ -257,7 +374,9 @@ def test_streaming(decoder: str, causal: bool) -> None:
         made += [stream.decode(codes[-1]), stream.decode_end()]
         np.testing.assert_array_equal(np.concatenate(codes, 1), whole)
         np.testing.assert_allclose(np.concatenate(made, 1), waveform, atol=1e-5)
-        stream.reset()
+        if _ == 1:
+            stream.decode(stream.encode(sound(2, 70)))
+            stream.reset()
 
 
 def test_streaming_compiled_by_xla() -> None:
@@ -298,6 +417,7 @@ def test_own_networks_and_quantizer() -> None:
         model.streaming()
 
 
+CODES = np.zeros((1, 2), "int32")
 NAN = np.full((1, 64), np.nan, "float32")
 BAD = {
     "decoder": (
@@ -327,7 +447,54 @@ BAD = {
     "speaker missing": (lambda: make(num_speakers=3).reconstruct(sound()), "speaker is missing"),
     "speaker unknown": (
         lambda: make(num_speakers=3).convert(sound(), 3),
-        r"in \[0, 3\), got values from 3 to 3",
+        r"speaker must be in \[0, 3\), got 3",
+    ),
+    "speakers unknown": (
+        lambda: make(num_speakers=3).convert(sound(2), [1, 7]),
+        r"speaker must be in \[0, 3\), got values from 1 to 7",
+    ),
+    "speaker by name": (
+        lambda: make(num_speakers=3).convert(sound(), "june"),
+        r"speaker must be an integer in \[0, 3\), .*got array.'june'.*speaker_names",
+    ),
+    "stream of an unknown speaker": (
+        lambda: make(num_speakers=3).streaming(speaker=9),
+        r"speaker must be in \[0, 3\), got 9",
+    ),
+    "list": (lambda: make().encode([[0.0] * 64]), "got a list: np.asarray"),
+    "list of arrays": (lambda: make().encode([sound()]), "got a list"),
+    "nan in a dict": (lambda: make().encode({"waveform": NAN}), "waveform must be finite"),
+    "short in a dict": (lambda: make().encode({"waveform": sound(1, 7)}), "shorter than one code"),
+    "temperature": (lambda: make().decode(CODES, temperature=0.0), "temperature must be positive"),
+    "negative": (lambda: make("parallel").decode(CODES, temperature=-1), "must be positive"),
+    "temperature nan": (lambda: make().reconstruct(sound(), temperature=np.nan), "be positive"),
+    "long seed": (lambda: make().decode(CODES, seed=2**40), "seed must be an integer of 32 bits"),
+    "seed": (lambda: make().decode(CODES, seed=1.5), "seed must be an integer"),
+    "stream's temperature": (lambda: make().streaming(temperature=0), "must be positive"),
+    "stream's seed": (lambda: make().streaming(seed=2**31), "seed must be an integer"),
+    "burn_in": (lambda: make(burn_in=-1), "burn_in must be an integer of at least 0"),
+    "burn_in by name": (lambda: make(burn_in="a"), "burn_in must be an integer of at least 0"),
+    "rate of the decoder": (
+        lambda: AudioVQVAE(
+            16000, downsampling=64, decoder=ParallelDecoder((8, 8), 8, sample_rate=8000)
+        ),
+        "sample_rate=16000, but the decoder's is 8000",
+    ),
+    "rate of the encoder": (
+        lambda: AudioVQVAE(
+            16000, 16, 4, downsampling=160, encoder=SpectrogramEncoder(4, 8000, 160)
+        ),
+        "sample_rate=16000, but the encoder's is 8000",
+    ),
+    "causal decoder": (
+        lambda: AudioVQVAE(8000, downsampling=64, causal=True, decoder=ParallelDecoder((8, 8), 8)),
+        "causal=True, but the decoder sees what comes later",
+    ),
+    "causal encoder": (
+        lambda: AudioVQVAE(
+            8000, 16, 4, downsampling=160, causal=True, encoder=SpectrogramEncoder(4, 8000, 160)
+        ),
+        "causal=True, but the encoder sees what comes later",
     ),
     "speakers of others": (
         lambda: make(num_speakers=3).convert(sound(), [1, 2]),
@@ -345,6 +512,40 @@ BAD = {
     "streams": (lambda: make().streaming(2).encode(sound(1)), "of 2 streams, got 1"),
     "streamed nan": (lambda: make().streaming().encode(NAN[:, :3]), "waveform must be finite"),
 }
+
+
+@pytest.mark.tensorflow
+def test_datasets_that_do_not_fit() -> None:
+    import tensorflow as tf
+
+    widths = tf.data.Dataset.from_generator(
+        lambda: iter([sound(2, 64), sound(2, 128)]),
+        output_signature=tf.TensorSpec((None, None), tf.float32),
+    )
+    with pytest.raises(
+        ValueError, match=r"encode.. of this dataset .*\(8,\) and \(16,\).*batch by"
+    ):
+        make().encode(widths)
+    with pytest.raises(ValueError, match="take waveforms, not a dataset: call them for each batch"):
+        make(num_speakers=3).convert(widths, 0)
+    model = make(num_speakers=3)
+    model.compile("sgd")
+    unknown = tf.data.Dataset.from_tensors({**data(2), "speaker": np.array([1, 7], "int32")})
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"speaker must be in \[0, 3\), got"):
+        model.fit(unknown, verbose=0)
+
+
+def test_a_stream_draws_by_a_seed_of_its_own_and_takes_another_speaker() -> None:
+    model = trained("wavenet")
+    codes = model.encode(sound(1))
+    stream = model.streaming(seed=None)
+    with pytest.raises(ValueError, match="speaker is missing"):
+        stream.decode(codes)
+    with pytest.raises(ValueError, match=r"speaker must be in \[0, 3\), got 3"):
+        stream.speaker = 3
+    stream.speaker = 2
+    one = stream.decode(codes)
+    assert_same_levels(one, model.decode(codes, 2, seed=stream.seed))
 
 
 @pytest.mark.parametrize("name", BAD)

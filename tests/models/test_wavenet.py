@@ -120,8 +120,9 @@ def test_loss_against_numpy() -> None:
     model.compile("sgd")
     log_p = scipy.special.log_softmax(to_numpy(model(codes())).astype("float64"), -1)
     log_p = np.take_along_axis(log_p, codes()[..., None], -1)[..., 0]
-    means = [log_p[i, 3:n].mean() for i, n in enumerate(length)]
-    expected = -np.mean(means) / np.log(2)
+    # The mean over positions: a longer example counts for more.
+    counted = np.concatenate([log_p[i, 3:n] for i, n in enumerate(length)])
+    expected = -np.mean(counted) / np.log(2)
     assert model.evaluate(x, verbose=0) == pytest.approx(expected, rel=1e-5)
     sums = [log_p[i, :n].sum() for i, n in enumerate(length)]
     np.testing.assert_allclose(model.log_prob(x), sums, rtol=1e-5)
@@ -144,6 +145,25 @@ def test_the_receptive_field_is_left_out() -> None:
     assert make(sample_rate=1000).receptive_field_ms == 5.0
     with pytest.raises(ValueError, match="needs WaveNet"):
         _ = model.receptive_field_ms
+
+
+def test_examples_that_are_left_out_do_not_count() -> None:
+    model = sharpened(make(burn_in=4))
+    model.compile(keras.optimizers.SGD(0.1))
+    long = model.evaluate(codes(2), verbose=0)
+    length = np.array([12, 12, 4, 1], "int32")
+    x = {"codes": np.concatenate([codes(2), codes(2, seed=1)]), "length": length}
+    assert model.evaluate(x, verbose=0) == pytest.approx(long, rel=1e-6)
+    # Nor where they have a batch of their own, which moves nothing.
+    assert model.evaluate(x, batch_size=2, verbose=0) == pytest.approx(long, rel=1e-6)
+    logs = model.evaluate(x, batch_size=2, verbose=0, return_dict=True)
+    assert set(logs) == {"loss"}
+    before = to_numpy(model.trainable_weights)
+    alone = {"codes": codes(4), "length": np.array([4, 1, 2, 12], "int32")}
+    model.fit(alone, batch_size=3, epochs=1, shuffle=False, steps_per_epoch=1, verbose=0)
+    assert_same(model.trainable_weights, before)
+    with pytest.raises(ValueError, match="examples of 4 positions are no longer than burn_in of 4"):
+        model.fit({"codes": codes(2), "length": np.array([4, 1], "int32")})
 
 
 def test_it_learns_a_rule() -> None:
