@@ -35,6 +35,7 @@ bench: .venv/installed .venv-peers/installed
 	.venv/bin/python benchmarks/input.py
 	.venv/bin/python benchmarks/audio.py
 	.venv/bin/python benchmarks/audio_input.py
+	.venv/bin/python benchmarks/video.py
 
 .venv/installed: requirements/lock.txt pyproject.toml
 	$(PYTHON) -m venv .venv

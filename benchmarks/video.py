@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a folder of examples/video_prediction.py")
     parser.add_argument("--steps", type=int, help="of training the pixels; default the run's")
     parser.add_argument("--sequences", type=int, default=96, help="predicted for sharpness")
+    parser.add_argument("--json", type=Path, help="where to store instead of results/video.json")
     args = parser.parse_args()
     results: dict = {"rounds": args.rounds, "rollout": {}}
     # The presets of examples/video_prediction.py.
@@ -249,7 +250,10 @@ def main() -> None:
             for way, x in ways.items()
         ]
         print(common.table(["episodes", "predicts", "PSNR", "gradient energy, last step"], rows))
-    common.write("video", results)
+    if args.json:
+        args.json.write_text(json.dumps(results))
+    else:
+        common.write("video", results)
 
 
 if __name__ == "__main__":

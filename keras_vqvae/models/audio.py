@@ -74,7 +74,10 @@ class AudioVQVAE(Autoencoder):
     `call` takes waveforms, or a dict of `waveform`, `speaker` (int32 `(batch,)`, where there are
     speakers) and, where examples are padded, `length` (int32 `(batch,)`, in samples). Whatever
     padding holds, networks see silence there, and it counts in no loss, no metric and not for the
-    codebook (a quantizer of your own is called with `mask`, bool `(batch, codes)`). It returns a
+    codebook (a quantizer of your own is called with `mask`, bool `(batch, codes)`). Only the last
+    codes of a clip, as many as the networks' `context` after, are not quite the same with silence
+    after them as at the end of an array. A speaker out of range in a dataset is an
+    `InvalidArgumentError`, but on JAX, and under XLA, goes unnoticed. It returns a
     dict: `outputs`, parameters `(batch, samples, num_outputs)` of the likelihood with a WaveNet,
     else waveforms; `codes`, int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`;
     and `pitch_loss`, `(batch,)`, of a decoder with a source of voices (`ParallelDecoder.follow`).
