@@ -13,9 +13,10 @@ from keras import ops
 from keras_vqvae import VideoPredictor, VideoVQVAE, sampling
 from keras_vqvae.models.video import ACTIONS
 from tests.checks import assert_same, check_model, floats, gradient, images, num_entries, to_numpy
+from tests.models import test_video
 
 SHAPE, GRID, EACH = (8, 12, 3), (2, 3), 2
-NUM_ACTIONS = {"none": 0, "discrete": 3, "buttons": 2, "continuous": 2}
+NUM_ACTIONS = test_video.KINDS
 
 
 def frames(n: int = 3, time: int = 8, seed: int = 0) -> np.ndarray:
@@ -148,13 +149,7 @@ def predictor(kind: str = "discrete", **options: Any) -> VideoPredictor:
 
 
 def actions(kind: str, n: int = 3, time: int = TIME, seed: int = 0) -> np.ndarray | None:
-    rng = np.random.default_rng(seed)
-    return {
-        "none": None,
-        "discrete": rng.integers(0, 3, (n, time)).astype("int32"),
-        "buttons": rng.integers(0, 2, (n, time, 2)).astype("int32"),
-        "continuous": rng.normal(size=(n, time, 2)).astype("float32"),
-    }[kind]
+    return test_video.actions(kind, n, time, seed)
 
 
 def codes(n: int = 3, steps: int = TIME // EACH, seed: int = 0) -> np.ndarray:
