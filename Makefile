@@ -36,6 +36,7 @@ bench: .venv/installed .venv-peers/installed
 	.venv/bin/python benchmarks/audio.py
 	.venv/bin/python benchmarks/audio_input.py
 	.venv/bin/python benchmarks/video.py
+	.venv/bin/python benchmarks/video_bound.py
 
 .venv/installed: requirements/lock.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -109,7 +109,8 @@ def pixel_predictor(side: int, num_actions: int, hidden: int, blocks: int) -> An
     action = keras.Input((num_actions,))
     networks = {"hidden": 96, "residual_hidden": 32}
     x = keras.layers.TimeDistributed(ConvEncoder(2, 32, **networks))(frames)
-    x = PastFrames(hidden)(x, action)
+    x = keras.layers.Concatenate()(PastFrames(hidden)(x, action))
+    x = keras.layers.Dense(hidden)(x)
     x = ResidualStack(2, hidden, blocks=blocks)(x)
     return keras.Model([frames, action], ConvDecoder(2, 3, **networks)(x))
 

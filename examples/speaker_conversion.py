@@ -110,7 +110,7 @@ def parallel(sample_rate: int, hidden: int) -> Callable[[int, int], AudioVQVAE]:
 def disguised_16k(speakers: int, downsampling: int) -> AudioVQVAE:
     # Disguised voices: of codes made of them the decoder cannot tell who speaks, and goes by the
     # speaker that it is told.
-    disguise = {"window": 320, "bands": 32, "warp": 0.3, "colour": 0.65}
+    disguise = {"window": 320, "bands": 32, "warp": 0.275, "colour": 0.575}
     encoder = SpectrogramEncoder(64, 16000, downsampling, **disguise, seed=0)
     sizes = {"finest_hidden": 16, "dilations": (1, 3), "sample_rate": 16000, "seed": 1}
     decoder = ParallelDecoder(STRIDES[downsampling], 256, **sizes)
@@ -154,7 +154,7 @@ PRESETS = {
         160,
         {
             # Many small steps learn faster than few large ones.
-            "parallel": Recipe(disguised_16k, 8000, 4, 40_000, 1e-3, 0.99),
+            "parallel": Recipe(disguised_16k, 8000, 4, 50_000, 1e-3, 0.99),
             "prior": Recipe(prior(128), 160 * 256, 8, 6000, 1e-3),
         },
         shown_seconds=2.0,

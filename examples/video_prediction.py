@@ -32,6 +32,7 @@ from keras_vqvae.data import ACTIONS, HELD_OUT_MAPS, TRAINING_MAPS, images, reco
 from keras_vqvae.data.video import Episode
 
 CONTEXT, STEPS = 6, 10
+DRAWS = 8
 STEPS_PER_EPOCH = 250
 LONG = 100
 
@@ -42,7 +43,8 @@ FLOORS = {
         "share of turns that the picture obeys": 0.80,
     },
     "small": {
-        "dB ahead of copying the last frame, turning": 3.0,
+        # No single sharp picture can be so far ahead (benchmarks/video_bound.py).
+        "dB ahead of copying the last frame, turning, mean of draws": 3.0,
         "share of turns that the picture obeys": 0.95,
         "gradient energy at the last step / reconstructions": 0.90,
     },
@@ -66,7 +68,7 @@ class Preset:
 
 
 PRESETS = {
-    "tiny": Preset(5000, 8, 96, 3000, 96, 3, 3000, 8, 10, 1.0),
+    "tiny": Preset(5000, 8, 96, 3000, 96, 3, 3000, 8, 10, 0.7),
     "small": Preset(10_000, 4, 96, 12_000, 96, 8, 20_000, 4, 10, 1.0),
 }
 
@@ -181,7 +183,7 @@ def measure(
         print(f"Predicting {name}", flush=True)
         frames, actions = video_scores.cut(episodes, CONTEXT + STEPS, 2)
         led = actions[:, CONTEXT - 1 : -1]
-        turning = np.flatnonzero(np.all(np.isin(led, (left, right)), 1))
+        turning = video_scores.all_turns(led, left, right)
         groups = {"all": np.arange(len(frames))}
         if -1 not in (left, right) and len(turning):
             groups["turning"] = turning
@@ -205,6 +207,9 @@ def measure(
             if group == "turning":
                 opposite = np.where(led[some] == left, right, left).astype("int32")
                 swapped = predicted(frames[some], opposite)
+                draws = [predicted(frames[some], led[some], seed) for seed in range(1, DRAWS)]
+                mean = np.mean([made, *draws], 0).round().astype("uint8")
+                row[f"mean of {DRAWS} predictions"] = video_scores.by_step(truth, mean)
                 row["turns obeyed"] = {
                     "predicted": video_scores.obedience(last, made, led[some], left, right),
                     "actions swapped": video_scores.obedience(last, swapped, opposite, left, right),
@@ -239,9 +244,13 @@ def floors(preset: str, figures: dict) -> dict:
     def mean(row: dict, what: str) -> float:
         return float(np.mean(row[what]["PSNR"]))
 
+    def ahead(what: str) -> float:
+        return min(mean(row, what) - mean(row, "copy of the last frame") for row in turning)
+
     reached = {
-        "dB ahead of copying the last frame, turning": min(
-            mean(row, "prediction") - mean(row, "copy of the last frame") for row in turning
+        "dB ahead of copying the last frame, turning": ahead("prediction"),
+        "dB ahead of copying the last frame, turning, mean of draws": ahead(
+            f"mean of {DRAWS} predictions"
         ),
         "share of turns that the picture obeys": min(
             row["turns obeyed"]["predicted"]["share"] for row in turning

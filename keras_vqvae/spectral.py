@@ -165,9 +165,8 @@ def multi_scale_distance(
     Raises:
         ValueError: `a` and `b` differ in length.
     """
+    _check_equal_lengths(a, b)
     samples = _samples(a)
-    if None not in (samples, _samples(b)) and samples != _samples(b):
-        raise ValueError(f"a and b differ in length: {samples} and {_samples(b)} samples")
     shortest = min(windows)
     possible = [w for w in windows if samples is None or w <= samples] or [shortest]
     if lengths is None:
@@ -222,6 +221,11 @@ def _distance_at(a: Tensor, b: Tensor, frames: Tensor | None = None) -> Tensor:
     return _distance(a, b, frames) + _distance(ops.log(a + FLOOR), ops.log(b + FLOOR), frames)
 
 
+def _check_equal_lengths(a: Tensor, b: Tensor) -> None:
+    if None not in (_samples(a), _samples(b)) and _samples(a) != _samples(b):
+        raise ValueError(f"a and b differ in length: {_samples(a)} and {_samples(b)} samples")
+
+
 def log_mel_distance(
     a: Tensor,
     b: Tensor,
@@ -230,7 +234,12 @@ def log_mel_distance(
     hop: int | None = None,
     bands: int = 80,
 ) -> Tensor:
-    """Mean absolute difference of `log_mel`: `(batch,)` float32, in nats (one is 8.7 dB)."""
+    """Mean absolute difference of `log_mel`: `(batch,)` float32, in nats (one is 8.7 dB).
+
+    Raises:
+        ValueError: `a` and `b` differ in length.
+    """
+    _check_equal_lengths(a, b)
     return _distance(*(log_mel(x, sample_rate, window, hop, bands) for x in (a, b)))
 
 

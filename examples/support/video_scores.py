@@ -26,6 +26,11 @@ def evenly(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
+def all_turns(actions: np.ndarray, left: int, right: int) -> np.ndarray:
+    """Which rows of `(n, steps)` are of turns and nothing else."""
+    return np.flatnonzero(np.all(np.isin(actions, (left, right)), 1))
+
+
 def by_step(originals: np.ndarray, frames: np.ndarray) -> dict[str, list[float]]:
     """PSNR in dB and SSIM of each step; uint8 `(n, steps, h, w, c)`.
 

@@ -8,6 +8,7 @@ from keras_vqvae.layers.parallel_decoder import ParallelDecoder
 from keras_vqvae.layers.past_frames import PastFrames
 from keras_vqvae.layers.residual import ConvDecoder, ConvEncoder, ResidualStack
 from keras_vqvae.layers.spectrogram_encoder import SpectrogramEncoder
+from keras_vqvae.layers.transport import Transport
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae.layers.wavenet import WaveNetStack
 
@@ -24,6 +25,7 @@ __all__ = [
     "PastFrames",
     "ResidualStack",
     "SpectrogramEncoder",
+    "Transport",
     "VectorQuantizer",
     "WaveNetBlock",
     "WaveNetStack",

@@ -1,5 +1,6 @@
 """The VQ-VAE of sound."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -394,6 +395,11 @@ class AudioVQVAE(Autoencoder):
         # The quantizer must not see the example that stands in for none.
         mask = self._codes_of_data(parts.get("length"), ops.shape(z)[1])
         options = {} if mask is None else {"mask": mask}
+        if mask is not None and "mask" not in inspect.signature(self.quantizer.call).parameters:
+            raise ValueError(
+                f"{type(self.quantizer).__name__} must take mask, bool (batch, codes), for sound "
+                'with "length": which codes are of padding'
+            )
         quantized, codes, loss = self.quantizer(
             z[:batch], training=training, return_info=True, **options
         )

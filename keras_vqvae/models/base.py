@@ -210,7 +210,7 @@ class Model(keras.Model):
     def _check_weighting(self, arguments: dict) -> None:
         for name in ("sample_weight", "class_weight"):  # Keras drops them where there is no y
             if arguments.get(name) is not None:
-                raise ValueError(f"{name} is not supported: every example counts alike")
+                raise ValueError(f"{name} is not supported: examples are not weighted")
 
     def _check_input(self, caller: str, x: Any) -> None:
         if hasattr(x, "shape"):
@@ -242,7 +242,7 @@ class Model(keras.Model):
     ) -> Tensor:
         self._check_target(y)
         if sample_weight is not None:
-            raise ValueError("sample_weight is not supported: every example counts alike")
+            raise ValueError("sample_weight is not supported: examples are not weighted")
         losses, weights = self.per_example_loss(x, y_pred), self.example_weights(x)
         loss = backend.global_mean(losses, weights)
         added = sum(self.losses)  # of regularisers of a person's own encoder and decoder

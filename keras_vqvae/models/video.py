@@ -18,6 +18,8 @@ from keras_vqvae.models.video_vqvae import VideoVQVAE
 from keras_vqvae.models.vqvae import VQVAE
 
 ACTIONS = ("discrete", "buttons", "continuous")
+# Logarithms of the scale of likeness, at the beginning and at most.
+_SCALE, _LARGEST_SCALE = 1.4, 5.5
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -27,9 +29,10 @@ class VideoPredictor(Model):
     van den Oord et al. 2017, "Neural Discrete Representation Learning", section 4.4: from the codes
     of six frames and a sequence of actions those of the next frames, without ever going back to
     pixels. A frame's codes are drawn by a `PixelCNN`, conditioned on maps that `PastFrames` makes
-    of the codes of the `context_frames` frames before and of the action. The maps also expect a
-    vector at each place, and codes are the likelier the more they are alike to it (their inner
-    product is added to the logits): what moves without changing is then soon learnt.
+    of the codes of the `context_frames` frames before and of the action. `Transport` in it moves
+    the codes' vectors to where they are expected, and codes are the likelier the nearer they are to
+    what is expected there, `x`: to the logits of code k is added `s (e_k · x - |e_k|² / 2)`, with a
+    scale s for each place. So what moves without changing is soon learnt.
 
     ```python
     predictor = VideoPredictor(vqvae, num_actions=3)
@@ -54,6 +57,7 @@ class VideoPredictor(Model):
         context_frames: how many past frames a prediction sees, a multiple of `frames_per_code`.
         hidden: channels of the layers.
         past_dilations: of the blocks of `PastFrames`.
+        reach: how far codes move from frame to frame, in (rows, columns) of the grid.
         num_layers: of the `PixelCNN`.
         kernel_size: of the `PixelCNN`.
 
@@ -78,6 +82,7 @@ class VideoPredictor(Model):
         context_frames: int = 6,
         hidden: int = 128,
         past_dilations: tuple = (1, 2, 4, 1, 2, 4),
+        reach: tuple = (1, 4),
         num_layers: int = 8,
         kernel_size: int = 3,
         **kwargs: Any,
@@ -109,11 +114,12 @@ class VideoPredictor(Model):
         self._arguments = {
             "hidden": hidden,
             "past_dilations": past_dilations,
+            "reach": reach,
             "num_layers": num_layers,
             "kernel_size": kernel_size,
         }
         dtype = self.dtype_policy
-        self._past = PastFrames(hidden, past_dilations, dtype=dtype)
+        self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype)
         self.frame_model = PixelCNN(
             self.grid_shape,
             vqvae.num_codes,
@@ -125,8 +131,10 @@ class VideoPredictor(Model):
         )
         codes = keras.KerasTensor((None, *self.grid_shape), "int32")
         vector = tuple(vqvae.quantizer.decode(codes).shape[1:])
-        self._expected = keras.layers.Dense(vector[-1], dtype=dtype)
-        self._expected.build((None, *self.grid_shape, hidden))
+        self._changes = keras.layers.Dense(vector[-1], dtype=dtype)
+        self._scale = keras.layers.Dense(1, dtype=dtype)
+        for layer in (self._changes, self._scale):
+            layer.build((None, *self.grid_shape, hidden))
         self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
         self._past.build(
             (None, self._past_steps, *vector),
@@ -176,9 +184,9 @@ class VideoPredictor(Model):
             actions = functional.never_empty(self._features(actions))
             first = self.context_frames - 1
             action = _fold(self._by_step(actions[:, first : first + steps * each]))
-        maps = self._past(_fold(windows), action)
+        maps, moved = self._past(_fold(windows), action)
         following = codes[:, past:]
-        logits = self.frame_model.logits(_fold(following), maps) + self._nearness(maps)
+        logits = self.frame_model.logits(_fold(following), maps) + self._nearness(maps, moved)
         shape = (-1, steps, *self.grid_shape, self.num_codes)
         return {"outputs": ops.reshape(logits, shape)[:batch], "codes": following[:batch]}
 
@@ -241,11 +249,16 @@ class VideoPredictor(Model):
         vectors = self.vqvae.quantizer.decode(codes)
         return ops.cast(ops.stop_gradient(vectors), self.compute_dtype)
 
-    def _nearness(self, maps: Tensor) -> Tensor:
-        """Logits `(batch, *grid_shape, num_codes)`: how alike codes are to what maps expect."""
+    def _nearness(self, maps: Tensor, moved: Tensor) -> Tensor:
+        """Logits `(batch, *grid_shape, num_codes)`: how near codes are to what is expected."""
         every = ops.arange(self.num_codes, dtype="int32")
         vectors = self._vectors(every[None, None])[0, 0]
-        return ops.matmul(self._expected(maps), ops.transpose(vectors))
+        spread = ops.mean(ops.sum(ops.square(vectors - ops.mean(vectors, 0)), -1))
+        expected = moved + self._changes(maps)
+        near = ops.matmul(expected, ops.transpose(vectors)) - ops.sum(ops.square(vectors), -1) / 2
+        # Of distances in units of the codebook's own; at most some hundreds.
+        scale = ops.exp(ops.minimum(self._scale(maps) + _SCALE, _LARGEST_SCALE))
+        return near * scale / ops.maximum(spread, 1e-6)
 
     def _features(self, actions: Tensor) -> Tensor:
         """Actions as vectors, `(..., num_actions)`."""
@@ -374,8 +387,8 @@ class VideoPredictor(Model):
         The codes are `(batch, context_frames / frames_per_code, *grid_shape)`, the action `(batch,
         num_actions * frames_per_code)` floats, of which there may be none.
         """
-        maps = self._past(self._vectors(past), action if self.num_actions else None)
-        nearness = self._nearness(maps)
+        maps, moved = self._past(self._vectors(past), action if self.num_actions else None)
+        nearness = self._nearness(maps, moved)
         positions = math.prod(self.grid_shape)
         by_position = ops.transpose(
             ops.reshape(nearness, (-1, positions, self.num_codes)), (1, 0, 2)

@@ -417,6 +417,20 @@ def test_own_networks_and_quantizer() -> None:
         model.streaming()
 
 
+class WithoutMask(VectorQuantizer):
+    """A quantizer that knows nothing of padding."""
+
+    def call(self, z: Any, training: Any = None, return_info: bool = False) -> Any:
+        return super().call(z, training=training, return_info=return_info)
+
+
+def test_a_quantizer_without_mask_is_for_sound_without_padding() -> None:
+    model = make("parallel", quantizer=WithoutMask(16, 4))
+    assert model(sound())["codes"].shape == (5, SAMPLES // 8)
+    with pytest.raises(ValueError, match="WithoutMask must take mask, bool .batch, codes."):
+        model({"waveform": sound(), "length": np.full(5, 64, "int32")})
+
+
 CODES = np.zeros((1, 2), "int32")
 NAN = np.full((1, 64), np.nan, "float32")
 BAD = {

@@ -11,7 +11,16 @@ import pytest
 from keras import ops
 
 from keras_vqvae import ImageVQVAE, VideoPredictor, sampling
-from tests.checks import assert_same, check_model, floats, gradient, images, num_entries, to_numpy
+from tests.checks import (
+    assert_same,
+    check_model,
+    floats,
+    gradient,
+    images,
+    num_entries,
+    sharpened,
+    to_numpy,
+)
 
 TIME, CONTEXT = 5, 2
 GRID = (2, 3)
@@ -33,10 +42,7 @@ def make(kind: str = "discrete", sharp: float = 0.0, **options: Any) -> VideoPre
     actions = {} if kind == "none" else {"actions": kind}
     sizes = {"context_frames": CONTEXT, "hidden": 8, "past_dilations": (1, 2), "num_layers": 3}
     model = VideoPredictor(vqvae(), KINDS[kind], **actions, **{**sizes, **options})
-    if sharp:  # random weights large enough for distributions far from uniform
-        for number, weight in enumerate(model.trainable_weights):
-            weight.assign(floats(tuple(weight.shape), number) * sharp)
-    return model
+    return sharpened(model, sharp) if sharp else model
 
 
 def actions(kind: str, n: int = 4, time: int = TIME, seed: int = 0) -> np.ndarray | None:
@@ -62,7 +68,7 @@ def data(kind: str, x: np.ndarray) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shared_checks(kind: str, tmp_path: Path) -> None:
     model = make(kind)
-    parts = (model._past, model._expected, model.frame_model)
+    parts = (model._past, model._changes, model._scale, model.frame_model)
     own = sum(num_entries(part.trainable_weights) for part in parts)
     check_model(
         lambda **kw: make(kind, **kw),
@@ -104,7 +110,7 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
     given = None
     if kind != "none":
         given = floats((count, TIME, KINDS[kind]), 1)
-    model._nearness = lambda maps: model._expected(maps) @ floats((4, 7), 3)
+    model._nearness = lambda maps, moved: (moved + model._changes(maps)) @ floats((4, 7), 3)
     # What is differentiated by are vectors of codes, and actions as vectors.
     model._vectors = lambda x: x[..., :4]
     model.frame_model._embedding = lambda x: x[..., 4:]
@@ -140,6 +146,23 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
             led = np.zeros((TIME, KINDS[kind]), bool)
             led[t + CONTEXT - 1] = True
             np.testing.assert_array_equal(by_action[row] != 0, led)
+
+
+def test_the_nearest_code_is_the_likeliest() -> None:
+    """Of likeness alone, without changes, the code that was moved there; as in the formula."""
+    model = make("none")
+    vectors = to_numpy(model._vectors(np.arange(7, dtype="int32")[None, None]))[0, 0]
+    model._changes.set_weights([np.zeros_like(w) for w in model._changes.get_weights()])
+    model._scale.set_weights([np.zeros((8, 1), "float32"), np.array([0.5], "float32")])
+    codes = np.arange(6).reshape(1, *GRID)
+    near = to_numpy(model._nearness(floats((1, *GRID, 8)), vectors[codes]))
+    np.testing.assert_array_equal(near.argmax(-1), codes)
+    spread = np.mean(np.sum((vectors - vectors.mean(0)) ** 2, -1))
+    squares = np.sum((vectors[codes][..., None, :] - vectors) ** 2, -1)
+    wanted = -squares / 2 * np.exp(1.4 + 0.5) / spread
+    np.testing.assert_allclose(
+        near - near.max(-1, keepdims=True), wanted - wanted.max(-1, keepdims=True), atol=1e-4
+    )
 
 
 def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, seed: int) -> Any:

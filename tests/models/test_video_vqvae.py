@@ -12,7 +12,16 @@ from keras import ops
 
 from keras_vqvae import VideoPredictor, VideoVQVAE, sampling
 from keras_vqvae.models.video import ACTIONS
-from tests.checks import assert_same, check_model, floats, gradient, images, num_entries, to_numpy
+from tests.checks import (
+    assert_same,
+    check_model,
+    floats,
+    gradient,
+    images,
+    num_entries,
+    sharpened,
+    to_numpy,
+)
 from tests.models import test_video
 
 SHAPE, GRID, EACH = (8, 12, 3), (2, 3), 2
@@ -27,13 +36,6 @@ def make(**options: Any) -> VideoVQVAE:
     keras.utils.set_random_seed(0)
     sizes = {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
     return VideoVQVAE(SHAPE, 7, 4, **{**sizes, **options})
-
-
-def sharpened(model: Any, by: float = 0.4) -> Any:
-    """Random weights large enough for distributions far from uniform."""
-    for number, weight in enumerate(model.trainable_weights):
-        weight.assign(floats(tuple(weight.shape), number) * by)
-    return model
 
 
 def test_shared_checks(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def data(kind: str, x: np.ndarray) -> Any:
 @pytest.mark.parametrize("kind", ("none", "buttons"))
 def test_shared_checks_of_its_predictor(kind: str, tmp_path: Path) -> None:
     model = predictor(kind)
-    parts = (model._past, model._expected, model.frame_model)
+    parts = (model._past, model._changes, model._scale, model.frame_model)
     check_model(
         lambda **kw: predictor(kind, **kw),
         data(kind, frames(4) if kind == "none" else codes(4)),
