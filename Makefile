@@ -37,6 +37,7 @@ bench: .venv/installed .venv-peers/installed
 	.venv/bin/python benchmarks/audio_input.py
 	.venv/bin/python benchmarks/video.py
 	.venv/bin/python benchmarks/video_bound.py
+	.venv/bin/python benchmarks/serving.py
 
 .venv/installed: requirements/lock.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -55,13 +56,18 @@ bench: .venv/installed .venv-peers/installed
 	.venv-peers/bin/python -m pip install --no-deps -r requirements/peers.txt
 	touch $@
 
+.venv-kserve/installed: requirements/kserve.txt
+	$(PYTHON) -m venv .venv-kserve
+	.venv-kserve/bin/python -m pip install --no-deps -r requirements/kserve.txt
+	touch $@
+
 # Freezes the versions that the two .in files ask for; needs uv (pip install uv).
 EXTRAS = --extra examples --extra dev
 lock:
 	uv pip compile -q --python-version 3.11 --no-emit-package pip requirements/lock.in pyproject.toml \
 		$(EXTRAS) --extra audio --extra video --extra probability --extra serving -o requirements/lock.txt
 	uv pip compile -q --python-version 3.11 --no-emit-package pip requirements/next.in pyproject.toml \
-		$(EXTRAS) --extra video -o requirements/next.txt
+		$(EXTRAS) --extra video --extra serving -o requirements/next.txt
 
 clean:
-	rm -rf .venv .venv-next .venv-peers build dist runs
+	rm -rf .venv .venv-next .venv-peers .venv-kserve build dist runs

@@ -8,7 +8,7 @@ import functools
 import os
 import subprocess
 
-import pytest
+from tests.needed import skip_or_fail
 
 # No tool that a fresh machine may lack: the loopback is brought up by the two ioctls behind `ip`.
 _LOOPBACK_UP = """
@@ -40,7 +40,4 @@ def require_namespaces() -> None:
     """Skips, or fails where CI says so, if this machine permits no network namespace."""
     if not _refusal():
         return
-    reason = f"network namespaces are not permitted here: {_refusal()[-300:]}"
-    if os.environ.get("KERAS_VQVAE_REQUIRE_NAMESPACES") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    skip_or_fail("NAMESPACES", f"network namespaces are not permitted here: {_refusal()[-300:]}")

@@ -75,12 +75,16 @@ def test_predict_and_steps_are_those_of_python(served: Any, context_frames: int)
 BAD: dict[str, tuple] = {
     "odd": ("encode", {"frames": frames(1, 3)}, "frames must be a positive multiple of 2"),
     "none": ("encode", {"frames": frames(1, 0)}, "frames must be a positive multiple of 2"),
-    "sides": ("encode", {"frames": frames()[:, :, :4]}, r"\(batch, any, 8, 12, 3\)"),
+    "sides": ("encode", {"frames": frames()[:, :, :4]}, r"\(batch, time, 8, 12, 3\)"),
     "no codes": ("decode", {"codes": np.zeros((1, 0, *GRID), "int32")}, "positive multiple of 1"),
     "grid": ("decode", {"codes": np.zeros((1, 2, 3, 3), "int32")}, "codes must have shape"),
     "context": ("predict", {"frames": frames(3, 2)}, f"at least {CONTEXT}"),
-    "odd actions": ("predict", {"actions": np.zeros((3, 3), "int32")}, "a multiple of 2 frames"),
-    "actions of two steps": ("step", {"actions": np.zeros((3, 4), "int32")}, "must be of 2 frames"),
+    "odd actions": ("predict", {"actions": np.zeros((3, 3), "int32")}, "a positive multiple of 2"),
+    "actions of two steps": (
+        "step",
+        {"actions": np.zeros((3, 4), "int32")},
+        r"must have shape \(batch, 2\)",
+    ),
     "too few codes": ("step", {"codes": np.zeros((3, 1, *GRID), "int32")}, "at least 2 steps"),
 }
 

@@ -15,40 +15,65 @@ A stream's state is what an endpoint gave the last time; at the beginning it is 
 With speakers `decode_stream` takes `speaker` too.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import (
-    asserted,
-    checked_codes,
-    checked_range,
-    checked_shape,
-    with_checks,
+from keras_vqvae.export.checks import asserted, at_least_one_code, one_for_each, with_checks
+from keras_vqvae.export.endpoints import Endpoints
+from keras_vqvae.export.fields import (
+    BATCH,
+    ONE_OR_BATCH,
+    SEED,
+    TEMPERATURE,
+    Field,
+    drawing_example,
 )
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.streaming import context_of, window
 
-_WAVEFORM = tf.TensorSpec((None, None), tf.float32, "waveform")
-_CODES = tf.TensorSpec((None, None), tf.int32, "codes")
-_SPEAKER = tf.TensorSpec((None,), tf.int32, "speaker")
-_LAST = tf.TensorSpec((), tf.bool, "last")
-_DRAWING = [tf.TensorSpec((), tf.int32, "seed"), tf.TensorSpec((), tf.float32, "temperature")]
+_LAST = Field("last", (), "bool", "whether nothing follows")
+
+
+def fields(vqvae: AudioVQVAE) -> tuple[Field, Field]:
+    """Waveforms and their codes."""
+    unit = vqvae.downsampling
+    meaning = f"sound in [-1, 1], mono, {vqvae.sample_rate} samples a second"
+    waveform = Field("waveform", (BATCH, "samples"), "float32", meaning, -1.0, 1.0)
+    shape = (BATCH, f"samples / {unit}")
+    meaning = f"codes of {unit} samples each; the last one's may be incomplete"
+    return waveform, Field("codes", shape, "int32", meaning, 0, vqvae.num_codes - 1)
+
+
+def example_of(vqvae: AudioVQVAE) -> np.ndarray:
+    """Two clips of eight codes of quiet noise."""
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 8 * vqvae.downsampling))
+    return noise.astype("float32")
+
+
+def check_example(vqvae: AudioVQVAE, x: np.ndarray) -> None:
+    """Raises `ValueError` where `x` is not what `encode` takes."""
+    vqvae.check_waveform(x)
 
 
 def add_endpoints(
-    archive: keras.export.ExportArchive, vqvae: AudioVQVAE, jit_compile: bool
-) -> Callable:
+    endpoints: Endpoints, vqvae: AudioVQVAE, jit_compile: bool, example: np.ndarray
+) -> tuple[Callable, dict[str, Any]]:
     """Adds `reconstruct`, `encode`, `decode`, `convert` and those of streams.
 
+    Args:
+        jit_compile: whether XLA is to compile a WaveNet's loop.
+        example: some waveforms.
+
     Returns:
-        the function that a prior's `sample` decodes with.
+        the function that a prior's `sample` decodes with, and the example with its codes.
     """
-    speakers = [_SPEAKER] if vqvae.num_speakers else []
-    drawing = _DRAWING if vqvae.is_autoregressive else []
+    waveform, codes = fields(vqvae)
+    speakers, drawing = _speakers(vqvae), [SEED, TEMPERATURE] if vqvae.is_autoregressive else []
     generate = tf.function(vqvae.generate, autograph=False, jit_compile=jit_compile or None)
 
     def made(codes: tf.Tensor, speaker: tf.Tensor | None, *drawing: tf.Tensor) -> tf.Tensor:
@@ -59,52 +84,61 @@ def add_endpoints(
         if speaker is not None:
             speaker = functional.never_empty(speaker)
         state = vqvae.decoder.initial_state(tf.shape(codes)[0])
-        drawn, _ = generate(state, codes, speaker, drawing[0], _options(vqvae, drawing[1]))
+        seed, temperature = drawing
+        drawn, _ = generate(state, codes, speaker, seed, _options(vqvae, temperature))
         return drawn[:count]
 
     def encode(waveform: tf.Tensor) -> dict:
-        return {"codes": vqvae._encode(_checked_waveform(waveform, vqvae))}
+        return {"codes": vqvae._encode(_long_enough(waveform, vqvae))}
 
     def decode(codes: tf.Tensor, *more: tf.Tensor) -> dict:
-        codes = checked_codes(codes, vqvae)
-        codes = with_checks(codes, [_some(codes)])
+        codes = at_least_one_code(codes)
         speaker, rest = _speaker(more, codes, vqvae)
         return {"waveform": made(codes, speaker, *rest)}
 
     def reconstruct(waveform: tf.Tensor, *more: tf.Tensor) -> dict:
-        codes = vqvae._encode(_checked_waveform(waveform, vqvae))
+        codes = vqvae._encode(_long_enough(waveform, vqvae))
         speaker, rest = _speaker(more, codes, vqvae)
         whole = made(codes, speaker, *rest)
         return {"waveform": whole[:, : tf.shape(waveform)[1]], "codes": codes}
 
-    archive.add_endpoint("reconstruct", reconstruct, [_WAVEFORM, *speakers, *drawing])
-    archive.add_endpoint("encode", encode, [_WAVEFORM])
-    archive.add_endpoint("decode", decode, [_CODES, *speakers, *drawing])
+    known = {
+        **drawing_example(vqvae.num_codes),
+        "waveform": example,
+        "codes": vqvae.encode(tf.constant(example)),
+        "speaker": np.zeros(len(example), "int32"),
+    }
+    both = [waveform, codes]
+    endpoints.add("reconstruct", reconstruct, [waveform, *speakers, *drawing], both, known)
+    endpoints.add("encode", encode, [waveform], [codes], known)
+    endpoints.add("decode", decode, [codes, *speakers, *drawing], [waveform], known)
     if vqvae.num_speakers:
-        archive.add_endpoint("convert", reconstruct, [_WAVEFORM, *speakers, *drawing])
+        endpoints.add("convert", reconstruct, [waveform, *speakers, *drawing], both, known)
     if all(hasattr(part, "context") for part in (vqvae.encoder, vqvae.decoder)):
-        _add_streams(archive, vqvae, speakers, generate)
+        _add_encode_stream(endpoints, vqvae, known)
+        if vqvae.is_autoregressive:
+            _add_draw_stream(endpoints, vqvae, generate, known)
+        else:
+            _add_decode_stream(endpoints, vqvae, known)
 
     def decode_samples(
         codes: tf.Tensor, condition: tf.Tensor | None, seed: tf.Tensor, temperature: tf.Tensor
-    ) -> dict:
+    ) -> tf.Tensor:
         speaker = condition if vqvae.num_speakers else None
-        return {"waveform": made(codes, speaker, seed, temperature)}
+        return made(codes, speaker, seed, temperature)
 
-    return decode_samples
+    return decode_samples, known
 
 
-def _add_streams(
-    archive: keras.export.ExportArchive, vqvae: AudioVQVAE, speakers: list, generate: Callable
-) -> None:
+def _add_encode_stream(endpoints: Endpoints, vqvae: AudioVQVAE, known: dict) -> None:
+    waveform, codes = fields(vqvae)
     unit = vqvae.downsampling
 
     def encode_stream(
         waveform: tf.Tensor, pending: tf.Tensor, given: tf.Tensor, last: tf.Tensor
     ) -> dict:
         context = context_of(vqvae.encoder)
-        waveform, pending = _sound("waveform", waveform), _sound("pending", pending)
-        given = _of_pending(pending, given, waveform, unit)
+        given = _of_pending(pending, given, unit)
         inputs, start, end, keep = window(pending, waveform, given, last, unit, context)
         size = tf.shape(inputs)[1]
         # Of an incomplete code samples are there only if nothing follows; and never none at all.
@@ -116,19 +150,25 @@ def _add_streams(
             "given": end - keep,
         }
 
+    state = [_pending(waveform), _given(f"of which so many codes, of {unit} samples,")]
+    begin = {"pending": np.zeros((len(known["waveform"]), 0)), "given": 0, "last": False}
+    inputs, outputs = [waveform.shaped(BATCH, "any"), *state, _LAST], [_new(codes), *state]
+    endpoints.add("encode_stream", encode_stream, inputs, outputs, {**known, **begin})
+
+
+def _add_decode_stream(endpoints: Endpoints, vqvae: AudioVQVAE, known: dict) -> None:
+    """`decode_stream` of a parallel decoder."""
+    waveform, codes = fields(vqvae)
+    unit = vqvae.downsampling
+
     def decode_stream(
         codes: tf.Tensor, pending: tf.Tensor, given: tf.Tensor, last: tf.Tensor, *more: tf.Tensor
     ) -> dict:
         context = context_of(vqvae.decoder)
-        codes = checked_codes(codes, vqvae)
-        pending = checked_shape("pending", pending, (None,))
-        pending = checked_range("pending", pending, vqvae.num_codes)
-        given = _of_pending(pending, given, codes, 1)
+        given = _of_pending(pending, given, 1)
         inputs, start, end, keep = window(pending, codes, given, last, 1, context)
         data = {"codes": tf.pad(inputs, [[0, 0], [0, tf.cast(tf.shape(inputs)[1] < 1, "int32")]])}
         source, more = (more[0], more[1:]) if vqvae.has_source else (None, more)
-        if source is not None:
-            source = _as_many("source", checked_shape("source", source, (2,)), codes)
         speaker, _ = _speaker(more, codes, vqvae)
         if speaker is not None:
             data["speaker"] = speaker
@@ -139,6 +179,28 @@ def _add_streams(
             made = vqvae._decode_parallel(data)
         return {"waveform": made[:, start * unit : end * unit], **state}
 
+    state, source = [_pending(codes), _given("of which so many")], []
+    if vqvae.has_source:
+        meaning = "where waves and noise are; zeros at the beginning"
+        source = [Field("source", (BATCH, 2), "int32", meaning)]
+    count = len(known["waveform"])
+    begin = {
+        "pending": np.zeros((count, 0)), "given": 0, "last": False, "source": np.zeros((count, 2)),
+    }  # fmt: skip
+    inputs = [codes.shaped(BATCH, "any"), *state, _LAST, *source, *_speakers(vqvae)]
+    outputs = [_new(waveform), *state, *source]
+    endpoints.add("decode_stream", decode_stream, inputs, outputs, {**known, **begin})
+
+
+def _add_draw_stream(
+    endpoints: Endpoints, vqvae: AudioVQVAE, generate: Callable, known: dict
+) -> None:
+    """`decode_stream` of a WaveNet."""
+    waveform, codes = fields(vqvae)
+    channels, levels = vqvae.decoder._stack.channels, vqvae.decoder.likelihood.levels
+    sizes = [x.shape[0] for x in vqvae.decoder.initial_state(1)["buffers"]]
+    whole = sum(sizes)
+
     def draw_stream(
         codes: tf.Tensor,
         buffers: tf.Tensor,
@@ -148,25 +210,11 @@ def _add_streams(
         temperature: tf.Tensor,
         *more: tf.Tensor,
     ) -> dict:
-        codes = checked_codes(codes, vqvae)
-        codes = with_checks(codes, [_some(codes)])
+        codes = at_least_one_code(codes)
         speaker, _ = _speaker(more, codes, vqvae)
-        zeros = vqvae.decoder.initial_state(tf.shape(codes)[0])["buffers"]
-        sizes = [buffer.shape[0] for buffer in zeros]
-        buffers = checked_shape("buffers", buffers, (None, vqvae.decoder._stack.channels))
-        steps, whole = tf.shape(buffers)[1], sum(sizes)
-        finite = tf.reduce_all(tf.math.is_finite(buffers))
-        checks = [
-            asserted(
-                (steps == 0) | (steps == whole), f"buffers must have 0 or {whole} steps, got", steps
-            ),
-            asserted(finite, "buffers must be finite, got NaN or infinity"),
-        ]
-        buffers = _as_many("buffers", with_checks(buffers, checks), codes)
-        previous = checked_shape("previous", previous, ())
-        previous = checked_range("previous", previous, vqvae.decoder.likelihood.levels)
-        previous = _as_many("previous", previous, codes)
-        row = with_checks(row, [asserted(row >= 0, "row must be at least 0, got", row)])
+        steps = tf.shape(buffers)[1]
+        message = f"buffers must have 0 or {whole} steps, got"
+        buffers = with_checks(buffers, [asserted((steps == 0) | (steps == whole), message, steps)])
         count, missing = tf.shape(codes)[0], whole - steps
         codes, buffers, previous = map(functional.never_empty, (codes, buffers, previous))
         if speaker is not None:
@@ -187,86 +235,63 @@ def _add_streams(
             "previous": state["last"][:count],
         }
 
-    def spec(shape: tuple, dtype: Any, name: str) -> tf.TensorSpec:
-        return tf.TensorSpec(shape, dtype, name)
+    meaning = f"what layers have seen: {whole} steps, or none at the beginning"
+    most = (2**31 - 1) // vqvae.downsampling  # samples are counted in int32
+    state = [
+        Field("buffers", (BATCH, "steps", channels), "float32", meaning),
+        Field("row", (), "int32", "codes so far; 0 at the beginning", 0, most),
+        Field(
+            "previous", (BATCH,), "int32", "level drawn last; zeros at the beginning", 0, levels - 1
+        ),
+    ]
+    count = len(known["waveform"])
+    begin = {"buffers": np.zeros((count, 0, channels)), "row": 0, "previous": np.zeros(count)}
+    inputs = [codes.shaped(BATCH, "any"), *state, SEED, TEMPERATURE, *_speakers(vqvae)]
+    outputs = [_new(waveform), *state]
+    endpoints.add("decode_stream", draw_stream, inputs, outputs, {**known, **begin})
 
-    given = spec((), tf.int32, "given")
-    pending = spec((None, None), tf.float32, "pending")
-    archive.add_endpoint("encode_stream", encode_stream, [_WAVEFORM, pending, given, _LAST])
-    if vqvae.is_autoregressive:
-        channels = vqvae.decoder._stack.channels
-        state = [
-            spec((None, None, channels), tf.float32, "buffers"),
-            spec((), tf.int32, "row"),
-            spec((None,), tf.int32, "previous"),
-        ]
-        archive.add_endpoint("decode_stream", draw_stream, [_CODES, *state, *_DRAWING, *speakers])
-    else:
-        state = [spec((None, None), tf.int32, "pending"), given, _LAST]
-        if vqvae.has_source:
-            state.append(spec((None, 2), tf.int32, "source"))
-        archive.add_endpoint("decode_stream", decode_stream, [_CODES, *state, *speakers])
+
+def _speakers(vqvae: AudioVQVAE) -> list[Field]:
+    if not vqvae.num_speakers:
+        return []
+    meaning = "in whose voice: one for all, or one for each"
+    return [Field("speaker", (ONE_OR_BATCH,), "int32", meaning, 0, vqvae.num_speakers - 1)]
+
+
+def _pending(field: Field) -> Field:
+    """The state of a stream of such things."""
+    meaning = f"kept from before, none at the beginning: {field.meaning}"
+    return dataclasses.replace(field.shaped(BATCH, "kept"), name="pending", meaning=meaning)
+
+
+def _given(which: str) -> Field:
+    return Field("given", (), "int32", f"{which} in pending were given out; 0 at the beginning", 0)
+
+
+def _new(field: Field) -> Field:
+    """What a stream gives out next, perhaps nothing."""
+    return field.shaped(BATCH, "new")
 
 
 def _options(vqvae: AudioVQVAE, temperature: tf.Tensor) -> sampling.Options:
-    positive = (temperature > 0) & tf.math.is_finite(temperature)
-    check = asserted(positive, "temperature must be positive and finite, got", temperature)
-    temperature = with_checks(temperature, [check])
     return sampling.Options(temperature, vqvae.decoder.likelihood.levels, 1.0)
 
 
-def _some(codes: tf.Tensor) -> Any:
-    return asserted(tf.shape(codes)[1] > 0, "codes must be at least one code, got none")
-
-
-def _as_many(name: str, x: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """`x`, after a check that it is of as many examples as `data`."""
-    count, wanted = tf.shape(x)[0], tf.shape(data)[0]
-    message = f"{name} must be of as many examples as what comes with it, got"
-    return with_checks(x, [asserted(count == wanted, message, count, tf.constant("of"), wanted)])
-
-
-def _of_pending(pending: tf.Tensor, given: tf.Tensor, data: tf.Tensor, unit: int) -> tf.Tensor:
-    """`given`, after checks that such a state there can be."""
-    pending = _as_many("pending", pending, data)
-    most = tf.shape(pending)[1] // unit
+def _of_pending(pending: tf.Tensor, given: tf.Tensor, unit: int) -> tf.Tensor:
+    """`given`, after a check that such a state there can be."""
+    fits = given <= tf.shape(pending)[1] // unit
     message = "given must be at least 0, and no more than pending has, got"
-    return with_checks(given, [asserted((given >= 0) & (given <= most), message, given)])
+    return with_checks(given, [asserted(fits, message, given)])
 
 
-def _sound(name: str, x: tf.Tensor) -> tf.Tensor:
-    """Samples `(batch, any)`, after checks."""
-    x = checked_shape(name, x, (None,))
-    return with_checks(x, _sound_checks(name, x))
-
-
-def _sound_checks(name: str, waveform: tf.Tensor) -> list:
-    greatest = tf.reduce_max(tf.abs(tf.pad(waveform, [[0, 1], [0, 1]])))  # 0 of nothing
-    finite = tf.reduce_all(tf.math.is_finite(waveform))
-    return [
-        asserted(finite, f"{name} must be finite, got NaN or infinity"),
-        asserted(~finite | (greatest <= 1.0), f"{name} must be in [-1, 1], got", greatest),
-    ]
-
-
-def _checked_waveform(waveform: tf.Tensor, vqvae: AudioVQVAE) -> tf.Tensor:
-    waveform = _sound("waveform", waveform)
+def _long_enough(waveform: tf.Tensor, vqvae: AudioVQVAE) -> tf.Tensor:
     samples, unit = tf.shape(waveform)[1], vqvae.downsampling
-    long_enough = asserted(
-        samples >= unit, f"waveform is shorter than one code of {unit} samples, got", samples
-    )
-    return with_checks(waveform, [long_enough])
+    message = f"waveform is shorter than one code of {unit} samples, got"
+    return with_checks(waveform, [asserted(samples >= unit, message, samples)])
 
 
 def _speaker(more: tuple, codes: tf.Tensor, vqvae: AudioVQVAE) -> tuple[Any, tuple]:
     """The speaker of each example, and what else was given."""
     if not vqvae.num_speakers:
         return None, more
-    speaker = checked_shape("speaker", more[0], ())
-    speaker = checked_range("speaker", speaker, vqvae.num_speakers)
-    count, wanted = tf.shape(speaker)[0], tf.shape(codes)[0]
-    same = asserted(
-        (count == 1) | (count == wanted), "speaker must be one, or one for each, got", count
-    )
-    one_each = tf.gather(speaker, tf.range(wanted) % tf.maximum(count, 1))
-    return with_checks(one_each, [same]), more[1:]
+    return one_for_each("speaker", more[0], tf.shape(codes)[0]), more[1:]

@@ -1,15 +1,30 @@
 """Endpoints of a prior over codes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import asserted, checked_codes, checked_range, checked_shape
+from keras_vqvae.export.checks import at_least_one_code, one_for_each
+from keras_vqvae.export.endpoints import Endpoints
+from keras_vqvae.export.fields import (
+    BATCH,
+    MOST_CODES,
+    MOST_EXAMPLES,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    Field,
+    drawing_example,
+)
 from keras_vqvae.models.autoencoder import Autoencoder
 from keras_vqvae.models.autoregressive import Autoregressive
+
+NUMBER = Field("number", (), "int32", "how many examples to draw", 0, MOST_EXAMPLES)
+LENGTH = Field("length", (), "int32", "how many codes each", 1, MOST_CODES)
 
 
 def check_prior(prior: Autoregressive, vqvae: Autoencoder) -> None:
@@ -34,15 +49,23 @@ def check_prior(prior: Autoregressive, vqvae: Autoencoder) -> None:
 
 
 def add_endpoints(
-    archive: keras.export.ExportArchive, vqvae: Autoencoder, prior: Autoregressive, decode: Callable
+    endpoints: Endpoints,
+    prior: Autoregressive,
+    codes: Field,
+    data: Field,
+    decode: Callable,
+    example: dict[str, Any],
 ) -> None:
     """Adds `sample` and `log_prob`.
 
     Args:
-        decode: from codes, their condition or None, seed and temperature to what `sample` answers
-            besides the codes.
+        codes: what they are.
+        data: what is made of them.
+        decode: from codes, their condition or None, seed and temperature to `data`.
+        example: with some codes.
     """
     any_length = None in prior.grid_shape
+    condition = _condition(prior)
 
     def sample(
         number: tf.Tensor,
@@ -53,74 +76,40 @@ def add_endpoints(
         *more: tf.Tensor,
     ) -> dict:
         length: Any = more[0] if any_length else None
-        condition = more[1:] if any_length else more
-        checks: Any = [
-            asserted(number >= 0, "number must be at least 0, got", number),
-            asserted(temperature > 0, "temperature must be positive, got", temperature),
-            asserted(top_k >= 1, "top_k must be at least 1, got", top_k),
-            asserted((top_p > 0) & (top_p <= 1), "top_p must be in (0, 1], got", top_p),
-        ]
-        if any_length:
-            checks.append(asserted(length >= 1, "length must be at least 1, got", length))
-        with tf.control_dependencies(checks):
-            n = tf.maximum(number, 1)  # convolutions do not take an empty batch
-        one_each = None
-        for given in condition:
-            checked = _checked_condition(given, prior)
-            count = tf.shape(checked)[0]
-            fits: Any = asserted(
-                (count == 1) | (count == number),
-                "condition must be of 1 example or of number, got",
-                count,
-            )
-            with tf.control_dependencies([fits]):
-                padded = functional.never_empty(checked)
-            one_each = tf.gather(padded, tf.range(n) % tf.shape(padded)[0])
+        each = None
+        for given in more[1:] if any_length else more:
+            each = functional.never_empty(one_for_each("condition", given, number))
+        n = tf.maximum(number, 1)  # convolutions do not take an empty batch
         options = sampling.Options(temperature, top_k, top_p)
-        drawn = sampling.sample(prior, n, seed, one_each, options, length)
-        answers = {"codes": drawn, **decode(drawn, one_each, seed, temperature)}
+        drawn = sampling.sample(prior, n, seed, each, options, length)
+        answers = {"codes": drawn, data.name: decode(drawn, each, seed, temperature)}
         return {name: answer[:number] for name, answer in answers.items()}
 
     def log_prob(codes: tf.Tensor, *condition: tf.Tensor) -> dict:
-        x: Any = checked_codes(codes, vqvae)
-        for given in condition:
-            checked = _checked_condition(given, prior)
-            count, wanted = tf.shape(checked)[0], tf.shape(codes)[0]
-            same: Any = asserted(
-                count == wanted, "condition must be of as many examples as codes, got", count
-            )
-            with tf.control_dependencies([same]):
-                x = {"codes": x, "condition": tf.identity(checked)}
+        codes = at_least_one_code(codes) if any_length else codes
+        x = {"codes": codes, "condition": condition[0]} if condition else codes
         return {"log_prob": prior.log_prob(x)}
 
-    conditions = []
-    if prior.num_classes:
-        conditions = [tf.TensorSpec((None,), tf.int32, "condition")]
-    elif prior.condition_channels:
-        rank = len(prior.grid_shape) + 2
-        conditions = [tf.TensorSpec((None,) * rank, tf.float32, "condition")]
-    scalars = [
-        tf.TensorSpec((), dtype, name)
-        for name, dtype in {
-            "number": tf.int32,
-            "seed": tf.int32,
-            "temperature": tf.float32,
-            "top_k": tf.int32,
-            "top_p": tf.float32,
-            **({"length": tf.int32} if any_length else {}),
-        }.items()
-    ]
-    codes = tf.TensorSpec((None,) * (1 + len(prior.grid_shape)), tf.int32, "codes")
-    archive.track(prior)
-    archive.add_endpoint("sample", sample, [*scalars, *conditions])
-    archive.add_endpoint("log_prob", log_prob, [codes, *conditions])
+    # What is drawn has a row for each of `number`, and is as long as asked for.
+    drawn = [field.shaped("number", *field.shape[1:]) for field in (codes, data)]
+    count = len(example["codes"])
+    values = {**drawing_example(prior.num_codes), **example, "number": count}
+    values["length"] = min(8, MOST_CODES)
+    for field in condition:
+        values["condition"] = np.zeros((count, *field.shape[1:]), field.dtype)
+    scalars = [NUMBER, SEED, TEMPERATURE, TOP_K, TOP_P, *([LENGTH] if any_length else [])]
+    of_number = [field.shaped("1 or number", *field.shape[1:]) for field in condition]
+    total = Field("log_prob", (BATCH,), "float32", "log-probability of all codes, in nats")
+    endpoints.add("sample", sample, [*scalars, *of_number], drawn, values)
+    endpoints.add("log_prob", log_prob, [codes, *condition], [total], values)
 
 
-def _checked_condition(condition: tf.Tensor, prior: Autoregressive) -> tf.Tensor:
+def _condition(prior: Autoregressive) -> Sequence[Field]:
+    """What the prior is conditioned on, if it is."""
     if prior.num_classes:
-        return checked_range("condition", condition, prior.num_classes)
-    shape = (*prior.grid_shape, prior.condition_channels)
-    condition = checked_shape("condition", condition, shape)
-    finite = tf.reduce_all(tf.math.is_finite(condition))
-    with tf.control_dependencies([asserted(finite, "condition must be finite")]):
-        return tf.identity(condition)
+        meaning = "classes, or speakers, to draw"
+        return [Field("condition", (BATCH,), "int32", meaning, 0, prior.num_classes - 1)]
+    if prior.condition_channels:
+        shape = (BATCH, *prior.grid_shape, prior.condition_channels)
+        return [Field("condition", shape, "float32", "maps that the prior was trained with")]
+    return []

@@ -1,15 +1,22 @@
 """What `export_savedmodel` writes."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.export import audio, image, video
 from keras_vqvae.export import prior as prior_endpoints
-from keras_vqvae.export.checks import check_folder, write_out
+from keras_vqvae.export.card import batching_config, card, models_config
+from keras_vqvae.export.description import description
+from keras_vqvae.export.encoded import encoded as with_bytes
+from keras_vqvae.export.endpoints import Endpoints
+from keras_vqvae.export.folder import check_folder, write_version
+from keras_vqvae.export.warmup import write_warmup
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.autoencoder import Autoencoder
 from keras_vqvae.models.autoregressive import Autoregressive
@@ -22,6 +29,11 @@ def export_savedmodel(
     path: str | os.PathLike,
     prior: Autoregressive | None = None,
     jit_compile: bool = False,
+    *,
+    encoded: bool = False,
+    overwrite: bool = False,
+    examples: Any = None,
+    training_data: str | None = None,
 ) -> None:
     """Writes a SavedModel with the endpoints `encode`, `decode` and `reconstruct`.
 
@@ -54,6 +66,11 @@ def export_savedmodel(
     request is answered INVALID_ARGUMENT, with a message that says what came and what was expected.
     No endpoint writes a variable or calls Python, and all ops are TensorFlow's own.
 
+    Beside the SavedModel the folder has `README.md`, the model card; `signature.json`, the same for
+    programs; `models.config` and `batching.config`, examples of TensorFlow Serving's configuration;
+    and `assets.extra/tf_serving_warmup_requests`, which need the extra `serving`. The folder
+    appears when it is whole.
+
     ```python
     export_savedmodel(vqvae, "served/doom/1")
     served = tf.saved_model.load("served/doom/1")
@@ -65,16 +82,24 @@ def export_savedmodel(
 
     Args:
         vqvae: a built model.
-        path: folder to write; must not exist or be empty. TensorFlow Serving expects
-            `name/version`.
+        path: folder to write, `NAME/VERSION`; must not exist or be empty.
         prior: a `PixelCNN`, `WaveNet` or another autoregressive model over the codes of `vqvae`.
         jit_compile: whether a WaveNet's loop is to be compiled by XLA, for each new length of
             sound; several times as fast, where the server has XLA.
+        encoded: whether pictures come as JPEG or PNG and go as PNG, `images_bytes` and
+            `frames_bytes` for `images` and `frames`, strings without the sides of a picture; and
+            sound as WAV of 16 bits, mono, `waveform_bytes` for `waveform`. Not for streams.
+        overwrite: whether a version that is there is replaced, in one move.
+        examples: some data as `encode` takes it, for the warm-up requests: two real pictures, say
+            (of a `VideoPredictor` two contexts). None for noise.
+        training_data: what the model was trained on and under which licence, for the model card.
 
     Raises:
-        ValueError: the model is not built, the prior is of another grid or number of codes, or
-            `path` is not empty or cannot be written.
+        ValueError: the model is not built or its weights are not finite, the prior is of another
+            grid or number of codes, `path` is not empty or cannot be written, PNG cannot hold the
+            pictures, or an argument is of a wrong kind.
     """
+    _check_options(jit_compile, encoded, overwrite, training_data)
     if not isinstance(vqvae, (VQVAE, AudioVQVAE, VideoPredictor)) or not vqvae.built:
         raise ValueError(
             "vqvae must be a built VQVAE, AudioVQVAE or VideoPredictor (fit it, or call it on a "
@@ -85,26 +110,87 @@ def export_savedmodel(
             "export_savedmodel needs the TensorFlow backend: save the weights, and export from a "
             "process with KERAS_BACKEND=tensorflow"
         )
+    vqvae.check_weights()
     if isinstance(vqvae, VideoPredictor):
         if prior is not None:
             raise ValueError("prior: a VideoPredictor is one itself")
-        vqvae.frame_model.check_weights()
     elif prior is not None:
         prior_endpoints.check_prior(prior, vqvae)
-    path = Path(path)
-    check_folder(path)
+    path = Path(path).absolute()
+    check_folder(path, overwrite)
+    endpoints = _endpoints(vqvae, prior, jit_compile, _checked_examples(vqvae, examples))
+    if encoded:
+        endpoints.replace(lambda name, x: x if name.endswith("_stream") else with_bytes(x, vqvae))
     archive = keras.export.ExportArchive()
     archive.track(vqvae)
-    if isinstance(vqvae, AudioVQVAE):
-        decode = audio.add_endpoints(archive, vqvae, jit_compile)
-    elif isinstance(vqvae, VideoPredictor):
-        video.add_endpoints(archive, vqvae)
-    else:
-        image.add_endpoints(archive, vqvae)
+    if prior is not None:
+        archive.track(prior)
+    endpoints.add_to(archive)
+    signatures, name = endpoints.signatures, path.parent.name
+    described = description(
+        name, path.name, vqvae, prior, signatures, encoded=encoded, training_data=training_data
+    )
 
-        def decode(codes: tf.Tensor, *_: Any) -> dict:
-            return {"images": vqvae.decode(codes)}
+    def write(folder: Path) -> None:
+        archive.write_out(str(folder), verbose=False)
+        write_warmup(folder, name, signatures)
+        texts = {
+            "signature.json": json.dumps(described, indent=1, ensure_ascii=False) + "\n",
+            "README.md": card(described),
+            "models.config": models_config(name),
+            "batching.config": batching_config(),
+        }
+        for file, text in texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
+
+    write_version(path, write)
+
+
+def _check_options(
+    jit_compile: bool, encoded: bool, overwrite: bool, training_data: str | None
+) -> None:
+    options = {"jit_compile": jit_compile, "encoded": encoded, "overwrite": overwrite}
+    for name, option in options.items():
+        if not isinstance(option, bool):
+            raise ValueError(f"{name} must be True or False, got {option!r}")
+    if training_data is not None and not isinstance(training_data, str):
+        raise ValueError(f"training_data must be a text, got {training_data!r}")
+
+
+def _checked_examples(vqvae: Any, examples: Any) -> np.ndarray:
+    """Some data of the model, those given or noise."""
+    module: Any = image
+    if isinstance(vqvae, (AudioVQVAE, VideoPredictor)):
+        module = audio if isinstance(vqvae, AudioVQVAE) else video
+    if examples is None:
+        return module.example_of(vqvae)
+    examples = np.asarray(examples)
+    try:
+        module.check_example(vqvae, examples)
+    except ValueError as error:
+        raise ValueError(f"examples: {error}") from error
+    if not len(examples):
+        raise ValueError("examples must be at least one, got none")
+    return examples
+
+
+def _endpoints(
+    vqvae: Any, prior: Autoregressive | None, jit_compile: bool, example: np.ndarray
+) -> Endpoints:
+    endpoints = Endpoints()
+    if isinstance(vqvae, VideoPredictor):
+        video.add_endpoints(endpoints, vqvae, example)
+        return endpoints
+    if isinstance(vqvae, AudioVQVAE):
+        decode, known = audio.add_endpoints(endpoints, vqvae, jit_compile, example)
+        data, codes = audio.fields(vqvae)
+    else:
+        known = image.add_endpoints(endpoints, vqvae, example)
+        data, codes = image.fields(vqvae)
+
+        def decode(codes: tf.Tensor, *_: Any) -> tf.Tensor:
+            return vqvae.decode(codes)
 
     if prior is not None:
-        prior_endpoints.add_endpoints(archive, vqvae, prior, decode)
-    write_out(archive, path)
+        prior_endpoints.add_endpoints(endpoints, prior, codes, data, decode, known)
+    return endpoints

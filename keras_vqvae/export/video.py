@@ -17,70 +17,59 @@ VQ-VAE, and:
 
 from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
 from keras_vqvae.export import image
-from keras_vqvae.export.checks import asserted, checked_range, checked_shape, with_checks
+from keras_vqvae.export.checks import asserted, whole_steps, with_checks
+from keras_vqvae.export.endpoints import Endpoints
+from keras_vqvae.export.fields import (
+    BATCH,
+    MOST_FRAMES,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    Field,
+    drawing_example,
+)
 from keras_vqvae.models.video import VideoPredictor
+from keras_vqvae.models.video_vqvae import VideoVQVAE
+
+_DRAWING = [SEED, TEMPERATURE, TOP_K, TOP_P]
+_STEPS = Field("steps", (), "int32", "how many frames to predict", 1, MOST_FRAMES)
+_NUMBER = Field("number", (), "int32", "steps so far; 0 at the beginning", 0, 2**31 - 2)
 
 
-def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor) -> None:
-    """Adds those that this module's docstring names."""
+def example_of(predictor: VideoPredictor) -> np.ndarray:
+    """Two contexts of noise."""
+    shape = (2, predictor.context_frames, *predictor.image_shape)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+
+
+def check_example(predictor: VideoPredictor, x: np.ndarray) -> None:
+    """Raises `ValueError` where `x` is not a context."""
+    predictor.start(x)
+
+
+def add_endpoints(endpoints: Endpoints, predictor: VideoPredictor, example: np.ndarray) -> None:
+    """Adds those that this module's docstring names.
+
+    Args:
+        example: some contexts.
+    """
     past, each = predictor.context_frames, predictor.frames_per_code
-    image.add_endpoints(archive, predictor.vqvae)
-    discrete, continuous = (predictor.actions == kind for kind in ("discrete", "continuous"))
+    counted = np.asarray(predictor.what_counts(example))
+    of_video = isinstance(predictor.vqvae, VideoVQVAE)
+    image.add_endpoints(endpoints, predictor.vqvae, counted if of_video else counted[:, 0])
 
-    def spec(shape: tuple, dtype: Any, name: str) -> tf.TensorSpec:
-        return tf.TensorSpec(shape, dtype, name)
-
-    frames_spec = spec((None,) * 5, tf.uint8, "frames")
-    scalars = [
-        spec((), tf.int32, "seed"),
-        spec((), tf.float32, "temperature"),
-        spec((), tf.int32, "top_k"),
-        spec((), tf.float32, "top_p"),
-    ]
-
-    def actions_spec(axes: int) -> list:
-        if not predictor.num_actions:
-            return []
-        rank = axes if discrete else axes + 1
-        dtype = tf.float32 if continuous else tf.int32
-        return [spec((None,) * rank, dtype, "actions")]
-
-    def vectors(actions: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-        """Actions `(batch, frames, ...)` as floats by step, after checks."""
-        wide = () if discrete else (predictor.num_actions,)
-        actions = checked_shape("actions", actions, (None, *wide))
-        if continuous:
-            finite = tf.reduce_all(tf.math.is_finite(actions))
-            actions = with_checks(actions, [asserted(finite, "actions must be finite")])
-        else:
-            actions = checked_range("actions", actions, predictor.num_actions if discrete else 2)
-        count = tf.shape(actions)[0]
-        checks = [
-            asserted(count == batch, "actions must be of as many examples, got", count),
-            whole("actions", tf.shape(actions)[1]),
-        ]
-        return predictor._by_step(predictor._features(with_checks(actions, checks)))
-
-    def whole(name: str, frames: tf.Tensor) -> Any:
-        message = f"{name} must be of a multiple of {each} frames, got"
-        return asserted(frames % each == 0, message, frames)
-
-    def options(temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> sampling.Options:
-        checks = [
-            asserted(temperature > 0, "temperature must be positive, got", temperature),
-            asserted(top_k >= 1, "top_k must be at least 1, got", top_k),
-            asserted((top_p > 0) & (top_p <= 1), "top_p must be in (0, 1], got", top_p),
-        ]
-        return sampling.Options(with_checks(temperature, checks), top_k, top_p)
+    def vectors(actions: tf.Tensor) -> tf.Tensor:
+        """Actions `(batch, frames, ...)` as floats by step."""
+        return predictor._by_step(predictor._features(whole_steps("actions", actions, each)))
 
     def context(frames: tf.Tensor) -> tf.Tensor:
         """Codes `(batch, steps, *grid)` of what counts of frames."""
-        frames = checked_shape("frames", frames, (None, *predictor.image_shape))
         time, message = tf.shape(frames)[1], f"frames must be at least {past} (context_frames), got"
         frames = with_checks(frames, [asserted(time >= past, message, time)])
         frames = predictor.what_counts(frames)
@@ -103,45 +92,74 @@ def add_endpoints(archive: keras.export.ExportArchive, predictor: VideoPredictor
     def nothing(batch: tf.Tensor, steps: Any) -> tf.Tensor:
         return tf.zeros((batch, steps, 0), predictor.compute_dtype)
 
-    def predict(frames: tf.Tensor, what: tf.Tensor, *rest: tf.Tensor) -> dict:
-        seed, *how = rest
-        batch = tf.shape(frames)[0]
+    def predict(frames: tf.Tensor, what: tf.Tensor, seed: tf.Tensor, *how: tf.Tensor) -> dict:
         if predictor.num_actions:
-            given = vectors(what, batch)
+            given = vectors(what)
         else:
-            some = asserted(what >= 1, "steps must be at least 1, got", what)
-            given = nothing(batch, with_checks(what, [some, whole("steps", what)]) // each)
-        return drawn_after(context(frames), given, 0, seed, options(*how))
+            message = f"steps must be a multiple of {each} frames, got"
+            steps = with_checks(what, [asserted(what % each == 0, message, what)])
+            given = nothing(tf.shape(frames)[0], steps // each)
+        return drawn_after(context(frames), given, 0, seed, sampling.Options(*how))
 
     def start(frames: tf.Tensor) -> dict:
         return {"codes": context(frames)[:, -predictor.codes_kept :], "number": tf.constant(0)}
 
     def step(codes: tf.Tensor, number: tf.Tensor, *rest: tf.Tensor) -> dict:
-        codes = checked_range("codes", codes, predictor.num_codes)
-        codes = checked_shape("codes", codes, (None, *predictor.grid_shape))
         steps, least = tf.shape(codes)[1], past // each
-        enough = asserted(steps >= least, f"codes must be of at least {least} steps, got", steps)
-        codes = with_checks(codes, [enough])
-        batch = tf.shape(codes)[0]
+        message = f"codes must be of at least {least} steps, got"
+        codes = with_checks(codes, [asserted(steps >= least, message, steps)])
         if predictor.num_actions:
             action, seed, *how = rest
-            if each == 1:
-                action = action[:, None]
-            given = vectors(action, batch)
-            one = asserted(
-                tf.shape(given)[1] == 1, f"actions must be of {each} frames, got", tf.shape(action)
-            )
-            given = with_checks(given, [one])
+            given = vectors(action[:, None] if each == 1 else action)
         else:
             seed, *how = rest
-            given = nothing(batch, 1)
-        made = drawn_after(codes, given, number, seed, options(*how))
+            given = nothing(tf.shape(codes)[0], 1)
+        made = drawn_after(codes, given, number, seed, sampling.Options(*how))
         kept = tf.concat([codes, made["codes"]], 1)[:, -predictor.codes_kept :]
         frames = made["frames"] if each > 1 else made["frames"][:, 0]
         return {"frames": frames, "codes": kept, "number": number + 1}
 
-    length = [] if predictor.num_actions else [spec((), tf.int32, "steps")]
-    archive.add_endpoint("predict", predict, [frames_spec, *actions_spec(2), *length, *scalars])
-    archive.add_endpoint("start", start, [frames_spec])
-    state = [spec((None,) * 4, tf.int32, "codes"), spec((), tf.int32, "number")]
-    archive.add_endpoint("step", step, [*state, *actions_spec(1 if each == 1 else 2), *scalars])
+    _, codes = image.fields(predictor.vqvae)
+    grid, picture = codes.shape[-2:], predictor.image_shape
+    past_frames = Field(
+        "frames", (BATCH, "time", *picture), "uint8", f"at least {past} frames", 0, 255
+    )
+    new_frames = Field("frames", (BATCH, "steps", *picture), "uint8", "those that follow", 0, 255)
+    one_step = new_frames.shaped(BATCH, *(() if each == 1 else (each,)), *picture)
+    new_codes = codes.shaped(BATCH, "steps" if each == 1 else f"steps / {each}", *grid)
+    state = [codes.shaped(BATCH, "kept", *grid), _NUMBER]
+    what, action = [_STEPS], []
+    if predictor.num_actions:
+        what = [_actions(predictor, "steps")]
+        action = [_actions(predictor, *(() if each == 1 else (each,)))]
+
+    begin = {
+        **drawing_example(predictor.num_codes),
+        "frames": example,
+        "number": 0,
+        "codes": context(tf.constant(example))[:, -predictor.codes_kept :],
+        "steps": 2 * each,
+    }
+    later, now = ({"actions": _still(x[-1:], len(example), 2 * each)} for x in (what, action))
+    outputs = [new_frames, new_codes]
+    endpoints.add("predict", predict, [past_frames, *what, *_DRAWING], outputs, {**begin, **later})
+    endpoints.add("start", start, [past_frames], state, begin)
+    inputs = [*state, *action, *_DRAWING]
+    endpoints.add("step", step, inputs, [one_step, *state], {**begin, **now})
+
+
+def _actions(predictor: VideoPredictor, *sides: int | str) -> Field:
+    meaning = "the first is done in the last frame that came before, each leads to one more"
+    if predictor.actions == "discrete":
+        most = predictor.num_actions - 1
+        return Field("actions", (BATCH, *sides), "int32", meaning, 0, most)
+    shape = (BATCH, *sides, predictor.num_actions)
+    if predictor.actions == "buttons":
+        return Field("actions", shape, "int32", f"1 for buttons that are down; {meaning}", 0, 1)
+    return Field("actions", shape, "float32", meaning)
+
+
+def _still(actions: list[Field], count: int, steps: int) -> np.ndarray:
+    """Actions that are all 0."""
+    open_sides = {BATCH: count, "steps": steps}
+    return np.zeros([open_sides.get(side, side) for field in actions for side in field.shape])

@@ -1,0 +1,579 @@
+"""Latency and throughput of exported endpoints, their overhead over the model itself, and a soak.
+
+    python benchmarks/serving.py [--rounds 7] [--batches 1 8 32] [--clients 1 2 4 8 16]
+    python benchmarks/serving.py --small --only soak
+
+Everything runs in one process over a session, as TensorFlow Serving loads a SavedModel
+(`tests/serving/double.py`); no network, but for the part of the soak that goes over gRPC to the
+test double in a process of its own.
+
+- Overhead: the endpoint over the session, beside the same computation as a `tf.function` of the
+  model, without the endpoint's checks, and as the model's own method on arrays (`vqvae.encode`).
+  Arrays in, arrays out; the median of the ratios, round by round.
+- Latency and throughput: each client is a thread that asks again as soon as it is answered. The
+  session has one pool of threads for all.
+- Soak: good and bad requests, mixed at random. Every good one must be answered, every bad one
+  refused as INVALID_ARGUMENT, and memory at the end be that after the first third.
+
+The models are random but for the zoo's pictures: speed does not depend on weights.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import common
+import numpy as np
+
+sys.path[:0] = [str(common.ROOT / "examples" / "serving"), str(common.ROOT / "zoo")]
+
+AIM_OVERHEAD = 1.05
+AIM_GROWTH = 0.02
+SAMPLE_RATE, FRAMES, STEPS = 16000, 6, 10
+DRAWING = {"temperature": np.float32(1), "top_k": np.int32(10**6), "top_p": np.float32(1)}
+SEED = {"seed": np.int32(0)}
+
+
+class Endpoint(NamedTuple):
+    """A signature, and the same without export.
+
+    Attributes:
+        inputs: from a batch size to arrays by name.
+        function: from those, in their order, as tensors to tensors, by the model alone; None where
+            there is none.
+        method: the same on arrays, as users of the package call it.
+    """
+
+    model: str
+    signature: str
+    inputs: Callable[[int], dict[str, np.ndarray]]
+    function: Callable[..., Any] | None
+    method: Callable[..., Any] | None
+
+
+def image_endpoints(args: argparse.Namespace) -> tuple[Any, Any, list[Endpoint]]:
+    """The zoo's model of 64x64 pictures, and a prior of 256 codes."""
+    import keras
+    import run as zoo
+
+    from keras_vqvae import ImageVQVAE, PixelCNN, sampling
+
+    keras.utils.set_random_seed(0)
+    if args.small:
+        vqvae = ImageVQVAE((16, 16, 3), num_codes=32, hidden=8)
+        vqvae(np.zeros((1, 16, 16, 3), "uint8"))
+    else:
+        vqvae = zoo.load("vizdoom_frames")
+    size = {"hidden": 8, "num_layers": 2} if args.small else {"hidden": 64, "num_layers": 10}
+    prior = PixelCNN(vqvae.grid_shape, vqvae.num_codes, **size)
+    prior(np.zeros((1, *vqvae.grid_shape), "int32"))
+    rng = np.random.default_rng(0)
+
+    def images(n: int) -> dict:
+        return {"images": rng.integers(0, 256, (n, *vqvae.image_shape)).astype("uint8")}
+
+    def codes(n: int) -> dict:
+        grid = (n, *vqvae.grid_shape)
+        return {"codes": rng.integers(0, vqvae.num_codes, grid).astype("int32")}
+
+    def draw(number: Any, seed: Any, temperature: Any, top_k: Any, top_p: Any) -> tuple:
+        how = sampling.Options(temperature, top_k, top_p)
+        drawn = sampling.sample(prior, number, seed, None, how)
+        return drawn, vqvae.decode(drawn)
+
+    def sample(number: Any, *_: Any) -> tuple:
+        drawn = prior.sample(int(number), seed=0, verbose=0)
+        return drawn, vqvae.decode(drawn)
+
+    def reconstruct(images: Any) -> tuple:
+        made = vqvae.encode(images)
+        return vqvae.decode(made), made
+
+    def number(n: int) -> dict:
+        return {"number": np.int32(n), **SEED, **DRAWING}
+
+    def endpoint(name: str, inputs: Callable, function: Callable, method: Callable) -> Endpoint:
+        return Endpoint("image", name, inputs, function, method)
+
+    return (
+        vqvae,
+        prior,
+        [
+            endpoint("encode", images, vqvae.encode, vqvae.encode),
+            endpoint("decode", codes, vqvae.decode, vqvae.decode),
+            endpoint("reconstruct", images, reconstruct, reconstruct),
+            endpoint("sample", number, draw, sample),
+            endpoint("log_prob", codes, prior.log_prob, prior.log_prob),
+        ],
+    )
+
+
+def sound_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]]:
+    """One second of sound at 16 kHz, a parallel decoder with a source of voices."""
+    import keras
+
+    from keras_vqvae import AudioVQVAE
+
+    keras.utils.set_random_seed(0)
+    seconds = 0.1 if args.small else 1.0
+    size = {"hidden": 8, "finest_hidden": 4} if args.small else {}
+    vqvae = AudioVQVAE(SAMPLE_RATE, num_speakers=4, decoder="parallel", **size)
+    samples = int(seconds * SAMPLE_RATE) // vqvae.downsampling * vqvae.downsampling
+    rng = np.random.default_rng(0)
+
+    def waveform(n: int) -> dict:
+        return {"waveform": rng.uniform(-0.5, 0.5, (n, samples)).astype("float32")}
+
+    def speaker(n: int) -> dict:
+        return {"speaker": np.arange(n, dtype="int32") % 4}
+
+    def codes(n: int) -> dict:
+        size = (n, samples // vqvae.downsampling)
+        return {"codes": rng.integers(0, vqvae.num_codes, size).astype("int32")}
+
+    vqvae({**waveform(1), **speaker(1)})
+
+    def decode(codes: Any, speaker: Any) -> Any:
+        return vqvae._decode_parallel({"codes": codes, "speaker": speaker})
+
+    def reconstruct(waveform: Any, speaker: Any) -> tuple:
+        codes = vqvae.encode(waveform)
+        return decode(codes, speaker), codes
+
+    def encode_chunk(n: int) -> dict:  # the first of a stream
+        state = {"pending": np.zeros((n, 0), "float32"), "given": np.int32(0)}
+        return {**waveform(n), **state, "last": np.bool_(False)}
+
+    def endpoint(
+        name: str, inputs: Callable, function: Callable | None, method: Callable | None
+    ) -> Endpoint:
+        return Endpoint("sound", name, inputs, function, method)
+
+    return (
+        vqvae,
+        None,
+        [
+            endpoint("encode", waveform, vqvae.encode, vqvae.encode),
+            endpoint("decode", lambda n: {**codes(n), **speaker(n)}, decode, vqvae.decode),
+            endpoint(
+                "convert",
+                lambda n: {**waveform(n), **speaker(n)},
+                reconstruct,
+                lambda waveform, speaker: vqvae.convert(waveform, speaker, verbose=0),
+            ),
+            endpoint("encode_stream", encode_chunk, None, None),
+        ],
+    )
+
+
+def video_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]]:
+    """Ten frames after six; and one, as a player gets it."""
+    import keras
+
+    from keras_vqvae import ImageVQVAE, VideoPredictor, sampling
+
+    keras.utils.set_random_seed(0)
+    side, size = (16, {"hidden": 8}) if args.small else (64, {"hidden": 64})
+    steps = 2 if args.small else STEPS
+    vqvae = ImageVQVAE((side, side, 3), code_dim=32, downsampling=8, **size)
+    layers = {"hidden": 8, "num_layers": 1} if args.small else {"hidden": 48, "num_layers": 3}
+    predictor = VideoPredictor(vqvae, 3, context_frames=FRAMES, **layers)
+    rng = np.random.default_rng(0)
+    predictor.start(np.zeros((1, FRAMES, side, side, 3), "uint8"))
+
+    def frames(n: int) -> dict:
+        return {"frames": rng.integers(0, 256, (n, FRAMES, side, side, 3)).astype("uint8")}
+
+    def predict_inputs(n: int) -> dict:
+        actions = rng.integers(0, 3, (n, steps)).astype("int32")
+        return {**frames(n), "actions": actions, **SEED, **DRAWING}
+
+    def step_inputs(n: int) -> dict:
+        kept = (n, predictor.codes_kept, *predictor.grid_shape)
+        codes = rng.integers(0, predictor.num_codes, kept).astype("int32")
+        state = {"codes": codes, "number": np.int32(0)}
+        return {**state, "actions": np.zeros(n, "int32"), **SEED, **DRAWING}
+
+    def after(codes: Any, actions: Any, number: Any, seed: Any, how: Any) -> tuple:
+        import tensorflow as tf
+
+        examples, numbers = tf.range(tf.shape(codes)[0]), number + tf.range(tf.shape(actions)[1])
+        given = predictor._features(actions)
+        _, drawn = predictor._imagine(codes[:, -FRAMES:], given, numbers, examples, seed, how)
+        return predictor.decode_after(codes, drawn), drawn
+
+    def predict(frames: Any, actions: Any, seed: Any, *how: Any) -> tuple:
+        return after(predictor.encode_frames(frames), actions, 0, seed, sampling.Options(*how))
+
+    def step(codes: Any, number: Any, actions: Any, seed: Any, *how: Any) -> tuple:
+        return after(codes, actions[:, None], number, seed, sampling.Options(*how))
+
+    def predict_frames(frames: Any, actions: Any, *_: Any) -> Any:
+        return predictor.predict_frames(frames, actions, seed=0, verbose=0)
+
+    def step_method(codes: Any, number: Any, actions: Any, *_: Any) -> Any:
+        return predictor.step({"codes": codes, "number": number}, actions)
+
+    return (
+        predictor,
+        None,
+        [
+            Endpoint("video", "start", frames, None, lambda frames: predictor.start(frames)),
+            Endpoint("video", "predict", predict_inputs, predict, predict_frames),
+            Endpoint("video", "step", step_inputs, step, step_method),
+        ],
+    )
+
+
+MODELS = {"image": image_endpoints, "sound": sound_endpoints, "video": video_endpoints}
+
+
+def megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+LOAD = """
+import sys, time
+from tests.serving.c_library import SavedModel, library
+library()
+start = time.perf_counter()
+SavedModel(sys.argv[1])
+print(time.perf_counter() - start)
+"""
+
+
+def load_seconds(path: Path) -> float:
+    """By TensorFlow's C library in a fresh process, as servers do: Python's loader is slower."""
+    command = [sys.executable, "-c", LOAD, str(path)]
+    done = subprocess.run(command, cwd=common.ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def overhead(servable: Any, endpoint: Endpoint, batch: int, rounds: int) -> dict:
+    """Interleaved times of the endpoint, of a `tf.function` and of the model's method."""
+    import tensorflow as tf
+
+    inputs = endpoint.inputs(batch)
+    calls: dict[str, Callable] = {"session": lambda: servable.predict(endpoint.signature, inputs)}
+    if endpoint.function is not None:
+        # Of any batch, as the endpoint: none is made faster by sizes that are known.
+        specs = [
+            tf.TensorSpec((None,) * (x.ndim > 0) + x.shape[1:], x.dtype) for x in inputs.values()
+        ]
+        compiled = tf.function(endpoint.function, specs, autograph=False).get_concrete_function()
+
+        def function() -> Any:
+            made = compiled(*(tf.constant(x) for x in inputs.values()))
+            return tf.nest.map_structure(lambda x: x.numpy(), made)
+
+        calls["tf.function"] = function
+    if endpoint.method is not None:
+        calls["method"] = lambda: endpoint.method(*inputs.values())
+    sides = {}
+    for name, call in calls.items():
+        call()
+        once = common.milliseconds(call)
+        repeats = max(1, round(20 / once))  # of at least 20 ms, so that one pause decides nothing
+        sides[name] = lambda call=call, repeats=repeats: common.milliseconds(call, repeats)
+    times = common.interleave(sides, rounds)
+    ours = times["session"]["samples"]
+    ratios = {
+        name: [a / b for a, b in zip(ours, side["samples"], strict=True)]
+        for name, side in times.items()
+        if name != "session"
+    }
+    return {
+        "times": times,
+        "ratios": {
+            name: {**common.ratio(times["session"], times[name]), "median": statistics.median(each)}
+            for name, each in ratios.items()
+        },
+    }
+
+
+def under_load(servable: Any, endpoint: Endpoint, batch: int, clients: int, seconds: float) -> dict:
+    """Latencies and throughput with so many clients at once."""
+    inputs = endpoint.inputs(batch)
+    servable.predict(endpoint.signature, inputs)
+    latencies: list[float] = []
+    begin = threading.Barrier(clients + 1)
+    end = [0.0]
+
+    def ask() -> None:
+        begin.wait()
+        while True:
+            start = time.perf_counter()
+            servable.predict(endpoint.signature, inputs)
+            latencies.append((time.perf_counter() - start) * 1e3)
+            if time.perf_counter() > end[0]:
+                return
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    start = time.perf_counter()
+    end[0] = start + seconds
+    begin.wait()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - start
+    return {
+        "requests": len(latencies),
+        "p50_ms": round(float(np.percentile(latencies, 50)), 3),
+        "p99_ms": round(float(np.percentile(latencies, 99)), 3),
+        "examples_per_second": round(len(latencies) * batch / took, 1),
+    }
+
+
+def bad(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inputs with one that an endpoint refuses."""
+    spoil = {
+        "images": lambda x: x[:, 1:],
+        "frames": lambda x: x[:, :, 1:],
+        "codes": lambda x: x + 10**6,
+        "waveform": lambda x: x * np.float32(np.nan),
+        "number": lambda x: np.int32(-1),
+    }
+    name = next(name for name in spoil if name in inputs)
+    return {**inputs, name: spoil[name](inputs[name])}
+
+
+class Memory:
+    """Resident memory of a process, in MB. Linux only."""
+
+    def __init__(self, process: str = "self") -> None:
+        self._path = Path(f"/proc/{process}/statm")
+
+    def __call__(self) -> float:
+        return int(self._path.read_text().split()[1]) * 4096 / 1e6
+
+
+def soak(
+    ask: Callable[[str, str, dict], str], endpoints: list, count: int, memory: Memory, clients: int
+) -> dict:
+    """Asks `count` times, a third of them badly.
+
+    Args:
+        ask: from model, signature and inputs to "answered" or the name of an error.
+
+    Returns:
+        what was answered, the curve of memory, and its growth after the first third.
+    """
+    rng = np.random.default_rng(0)
+    # What draws many codes takes as long as a hundred others: it comes rarely.
+    slow = {"sample", "predict"}
+    weights = np.array([0.01 if each.signature in slow else 1.0 for each in endpoints])
+    chosen = rng.choice(len(endpoints), count, p=weights / weights.sum())
+    answers: Counter = Counter()
+    curve: list[float] = []
+    numbers, lock = iter(range(count)), threading.Lock()
+
+    def work(seed: int) -> None:
+        own = np.random.default_rng(seed)
+        while True:
+            with lock:
+                number = next(numbers, None)
+                if number is None:
+                    return
+                if number % max(1, count // 60) == 0:
+                    curve.append(round(memory(), 2))
+            endpoint = endpoints[chosen[number]]
+            most = 2 if endpoint.signature in slow else 8
+            inputs = endpoint.inputs(int(own.integers(1, most, endpoint=True)))
+            is_bad = own.random() < 1 / 3
+            answer = ask(endpoint.model, endpoint.signature, bad(inputs) if is_bad else inputs)
+            with lock:
+                answers[f"{'bad' if is_bad else 'good'}: {answer}"] += 1
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    curve.append(round(memory(), 2))
+    third = len(curve) // 3
+    settled, last = (statistics.median(curve[i : i + 5]) for i in (third, len(curve) - 5))
+    intended = {"good: answered", "bad: INVALID_ARGUMENT"}
+    return {
+        "requests": count,
+        "clients": clients,
+        "seconds": round(time.perf_counter() - start, 1),
+        "answers": dict(answers),
+        "not_intended": sum(n for what, n in answers.items() if what not in intended),
+        "resident_mb": curve,
+        "growth": round(last / settled - 1, 5),
+    }
+
+
+@contextlib.contextmanager
+def double_elsewhere(folder: Path) -> Iterator[tuple[str, int]]:
+    """The test double in a process of its own: its gRPC address and process id."""
+    command = [sys.executable, "-m", "tests.serving.double", str(folder)]
+    with subprocess.Popen(command, cwd=common.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            yield process.stdout.readline().split()[0], process.pid
+        finally:
+            process.terminate()
+
+
+def soaks(args: argparse.Namespace, folder: Path, servables: dict, endpoints: list) -> dict:
+    from client import GrpcClient, InvalidArgumentError, ServingError
+
+    from tests.serving.double import RefusedError
+
+    def over_session(model: str, signature: str, inputs: dict) -> str:
+        try:
+            servables[model].predict(signature, inputs)
+        except RefusedError as error:
+            return error.code.name
+        return "answered"
+
+    found = {"session": soak(over_session, endpoints, args.soak, Memory(), args.soak_clients)}
+    with double_elsewhere(folder) as (address, process), contextlib.ExitStack() as stack:
+        clients = {
+            name: stack.enter_context(GrpcClient(address, name, timeout=300)) for name in servables
+        }
+
+        def over_grpc(model: str, signature: str, inputs: dict) -> str:
+            try:
+                clients[model].predict(signature, **inputs)
+            except InvalidArgumentError:
+                return "INVALID_ARGUMENT"
+            except ServingError as error:
+                return type(error).__name__
+            return "answered"
+
+        memory = Memory(str(process))
+        found["gRPC, the server"] = soak(
+            over_grpc, endpoints, args.soak_grpc, memory, args.soak_clients
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="of the overhead")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--signatures", nargs="+", help="only these")
+    parser.add_argument("--small", action="store_true", help="tiny models, to try this out")
+    parser.add_argument("--soak", type=int, default=10_000, help="requests over the session")
+    parser.add_argument("--soak-grpc", type=int, default=3_000, help="and over gRPC")
+    parser.add_argument("--soak-clients", type=int, default=4)
+    parts = ["overhead", "load", "soak"]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--json", type=Path, help="where to store, not results/serving.json")
+    args = parser.parse_args()
+
+    import keras
+
+    from keras_vqvae import export_savedmodel
+    from tests.serving.double import Servable
+
+    keras.utils.disable_interactive_logging()
+    results: dict = {
+        "arguments": {k: v for k, v in vars(args).items() if k != "json"}, "exports": {}
+    }  # fmt: skip
+    endpoints: list[Endpoint] = []
+    servables = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.models:
+            model, prior, found = MODELS[name](args)
+            if args.signatures:
+                found = [each for each in found if each.signature in args.signatures]
+            path = Path(folder, name, "1")
+            export_savedmodel(model, path, prior=prior)
+            endpoints += found
+            times = [time.perf_counter()]
+            servables[name] = Servable(path)
+            times.append(time.perf_counter())
+            for each in found[:1]:
+                servables[name].predict(each.signature, each.inputs(1))
+            times.append(time.perf_counter())
+            servables[name].warm_up()
+            times.append(time.perf_counter())
+            python, first, rest = (round(b - a, 2) for a, b in itertools.pairwise(times))
+            results["exports"][name] = {
+                "parameters": model.count_params() + (prior.count_params() if prior else 0),
+                "megabytes": round(megabytes(path), 2),
+                "load_seconds": round(load_seconds(path), 2),
+                "load_seconds_in_python": python,
+                "first_request_seconds": first,
+                "warm_up_seconds": rest,
+            }
+        rows = [[name, *each.values()] for name, each in results["exports"].items()]
+        headers = ["export", "parameters", "MB", "load s", "in Python", "first request s"]
+        headers += ["warm-up s"]
+        print(common.table(headers, rows))
+
+        if "overhead" in args.only:
+            results["overhead"] = measure_overhead(args, servables, endpoints)
+        if "load" in args.only:
+            results["load"] = measure_load(args, servables, endpoints)
+        if "soak" in args.only:
+            results["soak"] = soaks(args, Path(folder), servables, endpoints)
+            headers = ["soak", "requests", "s", "not intended", "MB after a third", "MB", "growth"]
+            rows = [
+                [name, each["requests"], each["seconds"], each["not_intended"],
+                 each["resident_mb"][len(each["resident_mb"]) // 3], each["resident_mb"][-1],
+                 f"{each['growth']:.2%}"]
+                for name, each in results["soak"].items()
+            ]  # fmt: skip
+            print(f"\n{common.table(headers, rows)}")
+            print(f"Aims: nothing that is not intended; growth <= {AIM_GROWTH:.0%}")
+    if args.json:
+        args.json.write_text(json.dumps(results))
+    else:
+        common.write("serving", results)
+
+
+def measure_overhead(args: argparse.Namespace, servables: dict, endpoints: list) -> list[dict]:
+    found = []
+    for endpoint in endpoints:
+        for batch in args.batches:
+            case = overhead(servables[endpoint.model], endpoint, batch, args.rounds)
+            named = {"model": endpoint.model, "signature": endpoint.signature, "batch": batch}
+            found.append({**named, **case})
+    headers = ["model", "signature", "batch", "session ms", "tf.function ms", "method ms"]
+    headers += ["/ tf.function", "/ method"]
+    rows = []
+    for case in found:
+        times = [case["times"].get(x, {}).get("ms") for x in ("session", "tf.function", "method")]
+        ratios = [case["ratios"].get(x, {}).get("median") for x in ("tf.function", "method")]
+        rows.append([case["model"], case["signature"], case["batch"], *times, *ratios])
+    print(f"\n{common.table(headers, rows)}")
+    print(f"Aim: <= {AIM_OVERHEAD} x tf.function")
+    return found
+
+
+def measure_load(args: argparse.Namespace, servables: dict, endpoints: list) -> list[dict]:
+    found = []
+    for endpoint in endpoints:
+        for batch in args.batches:
+            for clients in args.clients:
+                servable = servables[endpoint.model]
+                case = under_load(servable, endpoint, batch, clients, args.seconds)
+                named = {"model": endpoint.model, "signature": endpoint.signature}
+                found.append({**named, "batch": batch, "clients": clients, **case})
+    headers = ["model", "signature", "batch", "clients", "requests", "p50 ms", "p99 ms"]
+    print(f"\n{common.table([*headers, 'examples/s'], [list(case.values()) for case in found])}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,546 @@
+"""Clients of a model server, TensorFlow Serving or one that speaks as it does: numpy in, numpy out.
+
+    from client import GrpcClient, RestClient
+
+    client = GrpcClient("127.0.0.1:8500", "doom")     # RestClient("http://127.0.0.1:8501", "doom")
+    codes = client.predict("encode", images=images)["codes"]
+    pictures = client.predict("decode", codes=codes)["images"]
+
+Copy this file. `RestClient` needs numpy and requests only. `GrpcClient` needs
+tensorflow-serving-api, which brings TensorFlow; its messages are several times smaller, and it can
+say empty batches.
+
+As a script it runs every signature, on the requests that an export left for warming up or on your
+files, and writes the answers:
+
+    python client.py doom --grpc 127.0.0.1:8500 --rest http://127.0.0.1:8501 \\
+        --warmup served/doom/1/assets.extra/tf_serving_warmup_requests --out answers/
+    python client.py doom --grpc 127.0.0.1:8500 picture.png --set temperature=0.9 --out answers/
+"""
+
+import argparse
+import base64
+import itertools
+import json
+import random
+import time
+import wave
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class ServingError(Exception):
+    """What a server answered instead of a result."""
+
+
+class InvalidArgumentError(ServingError, ValueError):
+    """The request is wrong; the message is the server's. Sent again it fails again."""
+
+
+class NotFoundError(ServingError):
+    """The server has no such model or version."""
+
+
+class UnavailableError(ServingError):
+    """No server there, or one that is not ready; all retries were of no use."""
+
+
+class DeadlineExceededError(ServingError, TimeoutError):
+    """No answer in time."""
+
+
+class Tensor(NamedTuple):
+    """An input or output of a signature; -1 is a side of any size, object a dtype of bytes."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+class Signature(NamedTuple):
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class Client:
+    """What the clients of both protocols share.
+
+    Args:
+        model: its name on the server.
+        version: the newest, if None.
+        timeout: the deadline of a call, in seconds; retries included.
+        retries: how often a call is made again while the server is unavailable. No other error is
+            worth a retry. Calls have no effects, so that one made twice does no harm.
+        backoff: pause before the first retry, in seconds; each next one is twice as long.
+        signatures: what the model can be asked, for servers that cannot tell.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        version: int | None = None,
+        timeout: float = 30.0,
+        retries: int = 5,
+        backoff: float = 0.1,
+        signatures: dict[str, Signature] | None = None,
+    ) -> None:
+        self.model, self.version = model, version
+        self.timeout, self.retries, self.backoff = timeout, retries, backoff
+        self._signatures = signatures
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        raise NotImplementedError
+
+    @property
+    def signatures(self) -> dict[str, Signature]:
+        """What the model can be asked, by name; asked of the server once."""
+        if self._signatures is None:
+            self._signatures = parse_signatures(self._retried(self._metadata, self.timeout))
+        return self._signatures
+
+    def predict(
+        self, signature: str = "serving_default", timeout: float | None = None, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """The outputs of a signature, by name.
+
+        Args:
+            inputs: arrays, which are sent as they are, or numbers and lists, which get the
+                signature's dtype. Bytes (files of pictures or sound) as a list of `bytes`.
+            timeout: in place of the client's.
+
+        Raises:
+            InvalidArgumentError, NotFoundError, UnavailableError, DeadlineExceededError: by name;
+            ServingError: what else a server answers.
+        """
+        if signature not in self.signatures:
+            raise InvalidArgumentError(
+                f"{self.model} has no {signature!r}, but {sorted(self.signatures)}"
+            )
+        known = self.signatures[signature].inputs
+        if inputs.keys() != known.keys():
+            raise InvalidArgumentError(f"{signature} takes {sorted(known)}, got {sorted(inputs)}")
+        arrays = {name: _array(name, value, known[name]) for name, value in inputs.items()}
+        request = self._request(signature, arrays)
+        return self._retried(lambda left: self._predict(request, left), timeout or self.timeout)
+
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
+        """Returns once the model is served; raises what it last heard if it is not in time."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self._metadata(min(self.timeout, 5.0))
+                return
+            except (UnavailableError, NotFoundError, DeadlineExceededError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(self.backoff)
+
+    def _retried(self, call: Callable[[float], Any], timeout: float) -> Any:
+        end = time.monotonic() + timeout
+        for attempt in itertools.count():
+            try:
+                return call(max(end - time.monotonic(), 0.001))
+            except UnavailableError:
+                # At random, so that clients that failed together do not come back together.
+                pause = self.backoff * 2**attempt * random.uniform(0.5, 1.5)
+                if attempt == self.retries or time.monotonic() + pause > end:
+                    raise
+                time.sleep(pause)
+
+    def _metadata(self, timeout: float) -> dict:
+        """The model's signature_def, as JSON says it."""
+        raise NotImplementedError
+
+    def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
+        raise NotImplementedError
+
+    def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+
+class GrpcClient(Client):
+    """Over gRPC.
+
+    Args:
+        address: "host:port".
+    """
+
+    def __init__(self, address: str, model: str, **options: Any) -> None:
+        super().__init__(model, **options)
+        try:
+            import grpc
+            import tensorflow as tf
+            from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
+            from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+        except ImportError as error:
+            raise ImportError(
+                "GrpcClient needs tensorflow-serving-api, which brings TensorFlow: pip install "
+                "tensorflow-serving-api. RestClient needs neither"
+            ) from error
+        self._grpc, self._tf = grpc, tf
+        self._messages = predict_pb2, get_model_metadata_pb2
+        limits = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        self._channel = grpc.insecure_channel(address, options=limits)
+        self._stub = PredictionServiceStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _call(self, method: Callable, request: Any, timeout: float) -> Any:
+        request.model_spec.name = self.model
+        if self.version is not None:
+            request.model_spec.version.value = self.version
+        try:
+            return method(request, timeout=timeout)
+        except self._grpc.RpcError as error:
+            raise _ERRORS.get(error.code().name, ServingError)(error.details()) from error
+
+    def _metadata(self, timeout: float) -> dict:
+        from google.protobuf.json_format import MessageToDict
+
+        metadata_pb2 = self._messages[1]
+        request = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        answer = self._call(self._stub.GetModelMetadata, request, timeout)
+        found = metadata_pb2.SignatureDefMap()
+        answer.metadata["signature_def"].Unpack(found)
+        return MessageToDict(found, preserving_proto_field_name=True)["signature_def"]
+
+    def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
+        request = self._messages[0].PredictRequest()
+        request.model_spec.signature_name = signature
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(self._tf.make_tensor_proto(array))
+        return request
+
+    def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
+        answer = self._call(self._stub.Predict, request, timeout)
+        return {name: self._tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+
+
+class RestClient(Client):
+    """Over REST, in the column form, which also takes inputs that have no batch.
+
+    JSON has no word for the sides of an array without entries but its last: an empty batch of
+    pictures needs `GrpcClient`. The deadline holds for each wait for data.
+
+    Args:
+        url: such as "http://127.0.0.1:8501".
+    """
+
+    def __init__(self, url: str, model: str, **options: Any) -> None:
+        super().__init__(model, **options)
+        import requests
+
+        self._requests = requests
+        self._session = requests.Session()
+        version = "" if self.version is None else f"/versions/{self.version}"
+        self._url = f"{url.rstrip('/')}/v1/models/{model}{version}"
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _call(self, method: str, path: str, timeout: float, **what: Any) -> dict:
+        errors = self._requests.exceptions
+        try:
+            answer = self._session.request(method, self._url + path, timeout=timeout, **what)
+        except errors.Timeout as error:
+            raise DeadlineExceededError(f"no answer in {timeout:.3g} s") from error
+        except errors.ConnectionError as error:
+            raise UnavailableError(str(error)) from error
+        if answer.ok:
+            return answer.json()
+        try:
+            message = answer.json()["error"]
+        except (ValueError, KeyError, TypeError):  # a proxy's page, or another server's form
+            message = answer.text
+        raise _ERRORS.get(answer.status_code, ServingError)(message)
+
+    def _metadata(self, timeout: float) -> dict:
+        answer = self._call("GET", "/metadata", timeout)
+        return answer["metadata"]["signature_def"]["signature_def"]
+
+    def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
+        for name, array in inputs.items():
+            if 0 in array.shape[:-1]:
+                raise InvalidArgumentError(
+                    f"{name}: JSON cannot say the shape {array.shape}; use gRPC"
+                )
+        columns = {name: _to_json(array.tolist()) for name, array in inputs.items()}
+        body = {"signature_name": signature, "inputs": columns}
+        return signature, json.dumps(body, separators=(",", ":"))
+
+    def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
+        signature, body = request
+        headers = {"Content-Type": "application/json"}
+        answer = self._call("POST", ":predict", timeout, data=body, headers=headers)["outputs"]
+        known = self.signatures[signature].outputs
+        if len(known) == 1:  # then the server leaves out its name
+            answer = {next(iter(known)): answer}
+        return {name: _from_json(value, known[name]) for name, value in answer.items()}
+
+
+_ERRORS: dict[str | int, type[ServingError]] = {
+    "INVALID_ARGUMENT": InvalidArgumentError,
+    "NOT_FOUND": NotFoundError,
+    "UNAVAILABLE": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    400: InvalidArgumentError,
+    404: NotFoundError,
+    503: UnavailableError,
+    504: DeadlineExceededError,
+}
+
+
+def parse_signatures(signature_def: dict) -> dict[str, Signature]:
+    """Signatures of a SavedModel's `signature_def`, as JSON says it."""
+    names = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_STRING": "object"}
+
+    def tensors(infos: dict) -> dict[str, Tensor]:
+        found = {}
+        for name, info in infos.items():
+            dtype = names.get(info["dtype"], info["dtype"].removeprefix("DT_").lower())
+            sides = info.get("tensor_shape", {}).get("dim", [])
+            found[name] = Tensor(np.dtype(dtype), tuple(int(side["size"]) for side in sides))
+        return found
+
+    return {
+        name: Signature(tensors(given.get("inputs", {})), tensors(given["outputs"]))
+        for name, given in signature_def.items()
+        if not name.startswith("__")
+    }
+
+
+def _array(name: str, value: Any, known: Tensor) -> np.ndarray:
+    if known.dtype == object:  # numpy's own strings drop zeros at the end
+        return np.array(value, dtype=object)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value)
+    given = np.asarray(value)
+    cast = given.astype(known.dtype)
+    if known.dtype.kind in "iu" and not np.array_equal(cast, given):
+        raise InvalidArgumentError(f"{name} must be {known.dtype}, got {value!r}")
+    return cast
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_to_json(each) for each in value]
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    return value
+
+
+def _from_json(value: Any, known: Tensor) -> np.ndarray:
+    def decoded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decoded(each) for each in value]
+        return base64.b64decode(value["b64"])
+
+    if known.dtype == object:
+        return np.array(decoded(value), dtype=object)
+    array = np.array(value, known.dtype)
+    if array.size == 0:  # sides that JSON has no word for, as far as they are known
+        sides = (*array.shape, *known.shape[array.ndim :])
+        array = array.reshape([max(side, 0) for side in sides])
+    return array
+
+
+def encode_stream(client: Client, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Codes of sound, chunk by chunk; together those of the whole.
+
+    Args:
+        chunks: float32 `(batch, any)`, in [-1, 1].
+
+    Yields:
+        int32 `(batch, any)`, for each chunk and for what was held back at the end.
+    """
+    return _stream(client, "encode_stream", "waveform", "codes", chunks, {})
+
+
+def decode_stream(
+    client: Client, chunks: Iterable[np.ndarray], **others: Any
+) -> Iterator[np.ndarray]:
+    """Sound of codes, chunk by chunk; together that of the whole.
+
+    Args:
+        chunks: int32 `(batch, any)`.
+        others: `speaker` where the model has some; `seed` and `temperature` of a WaveNet.
+
+    Yields:
+        float32 `(batch, any)`, for each chunk and for what was held back at the end.
+    """
+    return _stream(client, "decode_stream", "codes", "waveform", chunks, others)
+
+
+def _stream(
+    client: Client, signature: str, given: str, made: str, chunks: Iterable, others: dict
+) -> Iterator[np.ndarray]:
+    known = client.signatures[signature]
+    held_back = "last" in known.inputs  # an end must be told, and brings what was held back
+    state: dict | None = None
+    chunk = None
+    for chunk in chunks:
+        if state is None:
+            kept = {name: tensor for name, tensor in known.outputs.items() if name != made}
+            state = {name: _beginning(tensor, len(chunk)) for name, tensor in kept.items()}
+        if held_back:
+            others = {**others, "last": False}
+        elif chunk.shape[1] == 0:
+            continue
+        state = client.predict(signature, **{given: chunk}, **state, **others)
+        yield state.pop(made)
+    if held_back and chunk is not None and state is not None:
+        last = {**others, "last": True}
+        yield client.predict(signature, **{given: chunk[:, :0]}, **state, **last)[made]
+
+
+def _beginning(state: Tensor, batch: int) -> np.ndarray:
+    """A stream begins with zeros, and with none of what is kept in any number."""
+    sides = [max(side, 0) for side in state.shape[1:]]
+    return np.zeros((batch, *sides) if state.shape else (), state.dtype)
+
+
+def play(
+    client: Client,
+    frames: np.ndarray,
+    actions: Iterable[Any],
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 1_000_000,
+    top_p: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """The frames that follow, one action after another.
+
+    Args:
+        frames: uint8 `(batch, time, height, width, channels)`: what was seen.
+        actions: for each step an array as the signature `step` takes it; or, of a model without
+            actions, anything, as often as there shall be steps.
+
+    Yields:
+        What `step` gives for each action: uint8 `(batch, height, width, channels)`; of a model with
+        codes of several frames `(batch, frames, height, width, channels)`.
+    """
+    how = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    state = client.predict("start", frames=frames)
+    for action in actions:
+        taken = {"actions": action} if "actions" in client.signatures["step"].inputs else {}
+        state = client.predict("step", **state, **taken, **how)
+        yield state.pop("frames")
+
+
+# As a script.
+
+
+def warmup_requests(path: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Signature and inputs of each request of a file `tf_serving_warmup_requests`."""
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        yield request.model_spec.signature_name or "serving_default", inputs
+
+
+def read(path: Path, size: list[int] | None) -> dict[str, Any]:
+    """A picture or WAV file under the names of the inputs that may take it, a batch of one."""
+    if path.suffix.lower() == ".wav":
+        with wave.open(str(path)) as file:
+            if file.getsampwidth() != 2:
+                raise ValueError(f"{path}: WAV files of 16 bits are read, got {file.getparams()}")
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+            channels = file.getnchannels()
+        waveform = samples.reshape(-1, channels).mean(1) / 32768.0
+        return {
+            "waveform": waveform[None].astype("float32"),
+            "waveform_bytes": [path.read_bytes()],
+        }
+    from PIL import Image
+
+    picture = Image.open(path).convert("RGB")
+    if size is not None:
+        picture = picture.resize((size[1], size[0]))
+    return {"images": np.asarray(picture)[None], "images_bytes": [path.read_bytes()]}
+
+
+def file_requests(client: Client, given: dict[str, Any]) -> Iterator[tuple[str, dict]]:
+    """Signature and inputs, for all signatures that take no more than what is given."""
+    for name, signature in client.signatures.items():
+        missing = signature.inputs.keys() - given.keys()
+        if missing:
+            print(f"{name}: left out, it needs {', '.join(sorted(missing))} (--set NAME=JSON)")
+        else:
+            yield name, {key: given[key] for key in signature.inputs}
+
+
+def store(folder: Path, name: str, answer: dict[str, np.ndarray], sample_rate: int) -> None:
+    """All outputs as `name.npz`; pictures and sound of the first example as files too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / f"{name}.npz", **answer)
+    if "images" in answer and len(answer["images"]):
+        from PIL import Image
+
+        Image.fromarray(answer["images"][0].squeeze()).save(folder / f"{name}.png")
+    if "waveform" in answer and len(answer["waveform"]):
+        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(sample_rate)
+            samples = np.clip(answer["waveform"][0] * 32768.0, -32768, 32767)
+            file.writeframes(samples.astype("<i2").tobytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("files", type=Path, nargs="*", help="pictures, or WAV files of 16 bits")
+    parser.add_argument("--grpc", help="HOST:PORT")
+    parser.add_argument("--rest", help="http://HOST:PORT")
+    parser.add_argument("--warmup", type=Path, help="a file tf_serving_warmup_requests")
+    parser.add_argument("--out", type=Path, default=Path("answers"))
+    parser.add_argument("--size", type=int, nargs=2, help="height and width that pictures get")
+    parser.add_argument("--sample-rate", type=int, default=16000, help="of WAV files written")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=JSON", help="inputs, such as speaker=[3]"
+    )
+    args = parser.parse_args()
+    if not (args.grpc or args.rest) or not (args.files or args.warmup):
+        parser.error("give --grpc or --rest, and files or --warmup")
+    clients: dict[str, Client] = {}
+    if args.grpc:
+        clients["grpc"] = GrpcClient(args.grpc, args.model)
+    if args.rest:
+        clients["rest"] = RestClient(args.rest, args.model)
+    scalars = {"seed": 0, "temperature": 1.0, "top_k": 1_000_000, "top_p": 1.0, "number": 4}
+    scalars |= {name: json.loads(value) for name, value in (x.split("=", 1) for x in args.set)}
+
+    def requests(client: Client) -> Iterator[tuple[str, str, dict]]:
+        if args.warmup:
+            for signature, inputs in warmup_requests(args.warmup):
+                yield "warmup", signature, inputs
+        for path in args.files:
+            for signature, inputs in file_requests(client, {**read(path, args.size), **scalars}):
+                yield path.stem, signature, inputs
+
+    for protocol, client in clients.items():
+        with client:
+            for source, signature, inputs in requests(client):
+                start = time.perf_counter()
+                answer = client.predict(signature, **inputs)
+                took = (time.perf_counter() - start) * 1e3
+                shapes = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in answer.items())
+                print(f"{protocol} {source} {signature}: {took:.1f} ms, {shapes}")
+                store(args.out, f"{protocol}_{source}_{signature}", answer, args.sample_rate)
+
+
+if __name__ == "__main__":
+    main()

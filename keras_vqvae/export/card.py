@@ -1,0 +1,142 @@
+"""The model card of an export, and examples of TensorFlow Serving's configuration."""
+
+from typing import Any
+
+# The last one is the greatest batch.
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+
+def card(described: dict[str, Any]) -> str:
+    """`README.md`, of what `description` gives."""
+    name, signatures = described["name"], described["signatures"]
+    data = described["training_data"] or "not stated"
+    prior = f", with a {described['prior']} over its codes" if described["prior"] else ""
+    facts = "\n".join(f"- {fact}: {value}" for fact, value in described["facts"].items())
+    versions = ", ".join(
+        f"{package} {version}" for package, version in described["versions"].items()
+    )
+    parts = [
+        f"# {name}, version {described['version']}",
+        f"A SavedModel of a {described['model']}{prior}, for TensorFlow Serving or anything else "
+        "that runs SavedModels. It writes no variable, calls no Python and needs no other op than "
+        f"TensorFlow's own. Written by {versions}.",
+        f"Training data, its source and licence: {data}.",
+        facts,
+        "## Signatures",
+        *(_signature(signature, of) for signature, of in signatures.items()),
+        "Named sides are open: any batch size will do, 0 too. A scalar has the shape `()`. "
+        "`serving_default` is `reconstruct`. What is out of its range, of a wrong shape, or no "
+        "number is answered INVALID_ARGUMENT, with a message that names the input. "
+        "`signature.json` says all this to programs.",
+        "## Use",
+        _calls(described),
+        "## Batching by the server",
+        _batching(signatures),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def models_config(name: str) -> str:
+    """A ModelServerConfig."""
+    return f"""\
+# For tensorflow_model_server --model_config_file=models.config
+# base_path is where the server sees the folder that the versions are in.
+model_config_list {{
+  config {{
+    name: "{name}"
+    base_path: "/models/{name}"
+    model_platform: "tensorflow"
+  }}
+}}
+"""
+
+
+def batching_config() -> str:
+    """BatchingParameters."""
+    sizes = "\n".join(f"allowed_batch_sizes: {size}" for size in _BATCH_SIZES)
+    return f"""\
+# For tensorflow_model_server --enable_batching --batching_parameters_file=batching.config
+# README.md says which signatures can then be called.
+max_batch_size {{ value: {_BATCH_SIZES[-1]} }}
+batch_timeout_micros {{ value: 2000 }}
+max_enqueued_batches {{ value: 100 }}
+num_batch_threads {{ value: 4 }}
+# Batches are filled up to one of these.
+{sizes}
+"""
+
+
+def _signature(name: str, of: dict[str, Any]) -> str:
+    rows = [
+        f"| {way} `{tensor}` | {field['dtype']} | ({', '.join(map(str, field['shape']))}) | "
+        f"{_range(field)} | {field['meaning']} |"
+        for way, key in (("in", "inputs"), ("out", "outputs"))
+        for tensor, field in of[key].items()
+    ]
+    head = "| tensor | dtype | shape | range | meaning |\n|---|---|---|---|---|"
+    return "\n".join([f"### `{name}`", "", head, *rows])
+
+
+def _range(field: dict[str, Any]) -> str:
+    if "exclusiveMinimum" in field:
+        return f"above {field['exclusiveMinimum']:g}" + (
+            f", at most {field['maximum']:g}" if "maximum" in field else ""
+        )
+    limits = [field.get("minimum"), field.get("maximum")]
+    if limits == [None, None]:
+        return "any"
+    return " to ".join("any" if limit is None else f"{limit:g}" for limit in limits)
+
+
+def _calls(described: dict[str, Any]) -> str:
+    name = described["name"]
+    ((tensor, _),) = described["signatures"]["encode"]["inputs"].items()
+    to_json, array = "x.tolist()", "x"
+    if tensor.endswith("_bytes"):
+        to_json = '[{"b64": base64.b64encode(x).decode()} for x in files]'
+        array = "np.array(files, object)"
+    return f"""\
+REST takes all inputs by name, scalars as numbers; of one output it gives the values alone, of
+several a dict by name. Bytes are `{{"b64": ...}}`, both ways.
+
+```python
+import requests
+request = {{"signature_name": "encode", "inputs": {{"{tensor}": {to_json}}}}}
+answer = requests.post("http://localhost:8501/v1/models/{name}:predict", json=request, timeout=10)
+codes = answer.json()["outputs"]
+```
+
+gRPC sends arrays as bytes, not as text (`pip install tensorflow-serving-api`):
+
+```python
+import grpc, tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+channel = grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
+request = predict_pb2.PredictRequest()
+request.model_spec.name, request.model_spec.signature_name = "{name}", "encode"
+request.inputs["{tensor}"].CopyFrom(tf.make_tensor_proto({array}))
+answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=10)
+codes = tf.make_ndarray(answer.outputs["codes"])
+```
+
+Without a server: `tf.saved_model.load(folder).signatures["encode"]({tensor}=tf.constant(...))`.
+`models.config` and `batching.config` are examples of TensorFlow Serving's configuration."""
+
+
+def _batching(signatures: dict[str, Any]) -> str:
+    can, cannot = (
+        ", ".join(f"`{name}`" for name, of in signatures.items() if of["batching"] is yes)
+        for yes in (True, False)
+    )
+    text = (
+        "With `--enable_batching` TensorFlow Serving puts requests together along the first side. "
+        f"It can with {can}, as far as the other sides are the same; all requests of a batch fail "
+        "with the one that is bad."
+    )
+    if cannot:
+        text += (
+            f" Not with {cannot}: they take scalars, or one thing for all, and then scalars are "
+            "refused (`Batching Run() input tensors must have at least one dimension`). Serve "
+            "these without batching, for example by a second server."
+        )
+    return text

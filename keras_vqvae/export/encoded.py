@@ -1,0 +1,148 @@
+"""Pictures as JPEG or PNG and sound as WAV in the place of numbers: what browsers and phones have.
+
+Tensors of such bytes have names that end in `_bytes`: so TensorFlow Serving's REST gives them as
+`{"b64": ...}`. Streams keep their numbers, since a chunk of sound is no file.
+"""
+
+import dataclasses
+import io
+import wave
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_vqvae.export.checks import asserted, with_checks
+from keras_vqvae.export.endpoints import Endpoint
+from keras_vqvae.export.fields import Field
+
+_PICTURES, _SOUND = ("images", "frames"), "waveform"
+# That can be read and written: PNG knows grey and alpha too, but TensorFlow does not read it.
+_CHANNELS = (1, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Codec:
+    """How a tensor of numbers is one of bytes."""
+
+    field: Field
+    read: Callable[[tf.Tensor], tf.Tensor]
+    write: Callable[[tf.Tensor], tf.Tensor]
+
+
+def encoded(endpoint: Endpoint, model: Any) -> Endpoint:
+    """The endpoint of a model, with bytes for pictures and sound.
+
+    Raises:
+        ValueError: PNG cannot hold the pictures.
+    """
+    codecs = {
+        field.name: codec
+        for field in (*endpoint.inputs, *endpoint.outputs)
+        if (codec := _codec(field, model)) is not None
+    }
+
+    def run(*tensors: tf.Tensor) -> dict:
+        given = [
+            codecs[field.name].read(x) if field.name in codecs else x
+            for field, x in zip(endpoint.inputs, tensors, strict=True)
+        ]
+        answers = {}
+        for name, x in endpoint(*given).items():
+            codec = codecs.get(name)
+            answers[name if codec is None else codec.field.name] = codec.write(x) if codec else x
+        return answers
+
+    def fields(those: tuple[Field, ...]) -> tuple[Field, ...]:
+        # The frames that come and those that go may differ in their open sides.
+        found = [(field, _codec(field, model)) for field in those]
+        return tuple(codec.field if codec else field for field, codec in found)
+
+    example = {}
+    for name, x in endpoint.example.items():
+        codec = codecs.get(name)
+        value = x if codec is None else codec.write(tf.constant(x)).numpy()
+        example[name if codec is None else codec.field.name] = value
+    return Endpoint(run, fields(endpoint.inputs), fields(endpoint.outputs), example)
+
+
+def _codec(field: Field, model: Any) -> _Codec | None:
+    """That of a field, or None where it keeps its numbers."""
+    if field.name in _PICTURES:
+        return _pictures(field)
+    if field.name == _SOUND:
+        return _sound(field, model.sample_rate, model.downsampling)
+    return None
+
+
+def _pictures(field: Field) -> _Codec:
+    *leading, height, width, channels = field.shape
+    if channels not in _CHANNELS:
+        raise ValueError(
+            f"encoded=True: PNG and JPEG do not hold {field.name} of {channels} channels, only of "
+            f"{', '.join(map(str, _CHANNELS))}; leave encoded out"
+        )
+    shape, name = (height, width, channels), f"{field.name}_bytes"
+
+    def picture(encoded: tf.Tensor) -> tf.Tensor:
+        x = tf.io.decode_image(encoded, channels, expand_animations=False)
+        message = f"{name} must be pictures of shape {shape} (height, width, channels), got"
+        fits = tf.reduce_all(tf.shape(x) == shape)
+        return tf.reshape(with_checks(x, [asserted(fits, message, tf.shape(x))]), shape)
+
+    def read(encoded: tf.Tensor) -> tf.Tensor:
+        signature = tf.TensorSpec(shape, tf.uint8)
+        pictures = tf.map_fn(picture, tf.reshape(encoded, [-1]), fn_output_signature=signature)
+        return tf.reshape(pictures, tf.concat([tf.shape(encoded), shape], 0))
+
+    meaning = (
+        f"JPEG or PNG in, PNG out, of {width}×{height} pixels, {channels} channels; {field.meaning}"
+    )
+    return _Codec(Field(name, tuple(leading), "string", meaning), read, tf.io.encode_png)
+
+
+def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
+    name = f"{field.name}_bytes"
+    silence = _wav_of_silence(sample_rate, least)
+
+    def clip(encoded: tf.Tensor) -> tf.Tensor:
+        x, rate = tf.audio.decode_wav(encoded)
+        channels = tf.shape(x)[1]
+        checks = [
+            asserted(rate == sample_rate, f"{name} must be of {sample_rate} Hz, got", rate),
+            asserted(channels == 1, f"{name} must be mono, got channels:", channels),
+        ]
+        return with_checks(x[:, 0], checks)
+
+    def read(encoded: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(encoded)[0]
+        # Of no clip there would be no length.
+        some = tf.concat([encoded, [silence]], 0)[: tf.maximum(count, 1)]
+        length = tf.shape(clip(some[0]))[0]
+
+        def alike(encoded: tf.Tensor) -> tf.Tensor:
+            x = clip(encoded)
+            message = f"{name} must be of one length within a request, got samples:"
+            return with_checks(x, [asserted(tf.size(x) == length, message, tf.size(x), length)])
+
+        clips = tf.map_fn(alike, some, fn_output_signature=tf.TensorSpec((None,), tf.float32))
+        return clips[:count]
+
+    def write(x: tf.Tensor) -> tf.Tensor:
+        def wav(clip: tf.Tensor) -> tf.Tensor:
+            return tf.audio.encode_wav(clip[:, None], sample_rate)
+
+        return tf.map_fn(wav, x, fn_output_signature=tf.TensorSpec((), tf.string))
+
+    meaning = f"WAV, 16 bits, mono, {sample_rate} Hz, all of one length; {field.meaning}"
+    return _Codec(Field(name, field.shape[:1], "string", meaning), read, write)
+
+
+def _wav_of_silence(sample_rate: int, samples: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(sample_rate)
+        wav.writeframes(bytes(2 * samples))
+    return file.getvalue()

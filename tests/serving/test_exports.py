@@ -1,0 +1,188 @@
+"""What is true of every endpoint of every model: its graph, its description, good and bad requests.
+
+What is good and bad is taken from `signature.json`, so that a new model or endpoint is tested by
+being in `MODELS`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
+    pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf  # noqa: E402
+
+from tests.serving.graphs import forbidden, ops_of  # noqa: E402
+from tests.serving.models import MODELS, requests  # noqa: E402
+
+
+class Exported:
+    """An export, loaded."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.path = path
+        self.served = tf.saved_model.load(str(path))
+        self.described = json.loads((path / "signature.json").read_text(encoding="utf-8"))
+        self.requests = requests(name, path)
+
+    def ask(self, signature: str, request: dict) -> dict[str, np.ndarray]:
+        fields = self.described["signatures"][signature]["inputs"]
+        tensors = {k: tf.constant(v, fields[k]["dtype"]) for k, v in request.items()}
+        return {k: v.numpy() for k, v in self.served.signatures[signature](**tensors).items()}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def exported(request: pytest.FixtureRequest, export_once: Callable) -> Exported:
+    return Exported(request.param, export_once(request.param))
+
+
+def test_no_variable_is_written_no_python_called_and_all_ops_are_tensorflows(
+    exported: Exported,
+) -> None:
+    found = ops_of(exported.path)
+    assert set(found) == set(exported.described["signatures"])
+    for signature, ops in found.items():
+        assert "ReadVariableOp" in ops and "Assert" in ops, "it was not walked"
+        assert not forbidden(ops), signature
+
+
+def test_the_description_is_that_of_the_graph(exported: Exported) -> None:
+    signatures = exported.described["signatures"]
+    assert set(signatures) == set(exported.served.signatures) == set(exported.requests)
+    card = (exported.path / "README.md").read_text(encoding="utf-8")
+    for name, function in exported.served.signatures.items():
+        inputs = function.structured_input_signature[1]
+        specs = {"inputs": inputs, "outputs": function.structured_outputs}
+        for way, fields in specs.items():
+            described = signatures[name][way]
+            assert described.keys() == fields.keys()
+            for tensor, spec in fields.items():
+                field = described[tensor]
+                assert field["dtype"] == spec.dtype.name and field["meaning"]
+                assert len(field["shape"]) == spec.shape.rank
+                assert f"`{tensor}`" in card
+        assert f"### `{name}`" in card
+
+
+def test_example_requests_are_answered_as_described(exported: Exported) -> None:
+    for signature, request in exported.requests.items():
+        described = exported.described["signatures"][signature]
+        answer = exported.ask(signature, request)
+        assert answer.keys() == described["outputs"].keys()
+        for tensor, x in answer.items():
+            field = described["outputs"][tensor]
+            assert len(x.shape) == len(field["shape"])
+            for got, side in zip(x.shape, field["shape"], strict=True):
+                assert got == (2 if side in ("batch", "number") else got)
+                assert got == (side if isinstance(side, int) else got), (signature, tensor)
+            if x.dtype != object and x.size:
+                assert np.isfinite(x).all()
+                assert x.min() >= field.get("minimum", -np.inf)
+                assert x.max() <= field.get("maximum", np.inf)
+
+
+def test_an_empty_batch_is_answered_by_one(exported: Exported) -> None:
+    for signature, request in exported.requests.items():
+        described = exported.described["signatures"][signature]
+        full = exported.ask(signature, request)
+        empty = {
+            name: x[:0] if described["inputs"][name]["shape"][:1] == ["batch"] else x
+            for name, x in request.items()
+        }
+        one_for_all = {
+            name: x[:1]
+            for name, x in request.items()
+            if described["inputs"][name]["shape"][:1] in (["1 or batch"], ["1 or number"])
+        }
+        number = {"number": np.int32(0)} if signature == "sample" else {}
+        for tensor, x in exported.ask(signature, {**empty, **one_for_all, **number}).items():
+            batched = described["outputs"][tensor]["shape"][:1] in (["batch"], ["number"])
+            assert x.dtype == full[tensor].dtype
+            expected = (0, *full[tensor].shape[1:]) if batched else ()
+            if "waveform_bytes" in request and tensor == "codes":
+                expected = (0, 1)  # no file says how long it is
+            assert x.shape == expected, (signature, tensor)
+
+
+def spoiled(name: str, field: dict, x: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+    """Wrong values of an input, and what the message must say."""
+    yield np.stack([x, x]), f"{name} must have shape"
+    if field["shape"]:
+        yield x[0], f"{name} must have shape"
+    for axis, side in enumerate(field["shape"]):
+        if isinstance(side, int):
+            yield np.concatenate([x, x], axis), f"{name} must have shape"
+    if field["shape"][:1] == ["batch"]:
+        yield np.concatenate([x, x]), "must be of as many examples|must be one"
+    elif field["shape"][:1] in (["1 or batch"], ["1 or number"]):
+        yield np.concatenate([x, x]), f"{name} must be one, or one for each"
+    wrong = []
+    if field["dtype"] == "float32":
+        wrong += [np.nan, np.inf, -np.inf]
+    if "exclusiveMinimum" in field:
+        wrong += [field["exclusiveMinimum"], -1]
+    least, most = field.get("minimum"), field.get("maximum")
+    if field["dtype"] != "uint8":
+        wrong += [] if least is None else [least - 1]
+        wrong += [] if most is None or most == 2**31 - 1 else [most + 1, 2**31 - 1]
+    if x.size or not x.shape:
+        for value in wrong:
+            bad = np.array(x)
+            bad.flat[-1] = value
+            yield bad, f"{name} must be (at least|in|finite|positive)"
+
+
+def test_bad_requests_are_named_and_the_next_is_served(exported: Exported) -> None:
+    tried = 0
+    for signature, request in exported.requests.items():
+        if signature == "serving_default":  # `reconstruct`
+            continue
+        described = exported.described["signatures"][signature]["inputs"]
+        good = exported.ask(signature, request)
+        for name, x in request.items():
+            alone = sum(field["shape"][:1] == ["batch"] for field in described.values()) < 2
+            for bad, message in spoiled(name, described[name], x):
+                if message.startswith("must be of as many") and alone:
+                    continue
+                with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                    exported.ask(signature, {**request, name: bad})
+                tried += 1
+        again = exported.ask(signature, request)
+        assert all(np.array_equal(again[name], good[name]) for name in good)
+    assert tried > 5
+
+
+def test_forbidden_ops_are_found_wherever_they_are(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.count = tf.Variable(0.0)
+
+    def inner(x: tf.Tensor) -> tf.Tensor:
+        return tf.cond(
+            x > 0,
+            lambda: x + tf.random.uniform(()),
+            lambda: tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), ()),
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.float32, "x")], autograph=False)
+    def bad(x: tf.Tensor) -> dict:
+        (x,) = tf.while_loop(lambda x: x < 3, lambda x: [inner(x)], [x])
+        return {"y": module.count.assign_add(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.float32, "x")])
+    def good(x: tf.Tensor) -> dict:
+        return {"y": module.count * x}
+
+    module.bad, module.good = bad, good
+    tf.saved_model.save(module, str(tmp_path), signatures={"bad": bad, "good": good})
+    found = {name: forbidden(ops) for name, ops in ops_of(tmp_path).items()}
+    assert found == {
+        "bad": {"AssignAddVariableOp", "RandomUniform", "PyFunc"},
+        "good": set(),
+    }

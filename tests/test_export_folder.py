@@ -1,0 +1,224 @@
+"""What `export_savedmodel` writes beside the graph, and that it writes all of it or nothing."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
+    pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf  # noqa: E402
+from google.protobuf import text_format  # noqa: E402
+
+import keras_vqvae  # noqa: E402
+from keras_vqvae import VQVAE, VectorQuantizer, export_savedmodel  # noqa: E402
+from keras_vqvae.export import savedmodel  # noqa: E402
+from tests.checks import images  # noqa: E402
+from tests.models import test_audio, test_video  # noqa: E402
+from tests.serving.models import image, requests, sharpened  # noqa: E402
+
+SHAPE = (8, 12, 3)
+FILES = {
+    "README.md", "assets", "assets.extra", "batching.config", "fingerprint.pb", "models.config",
+    "saved_model.pb", "signature.json", "variables",
+}  # fmt: skip
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def codes_of(path: Path, x: np.ndarray) -> np.ndarray:
+    served = tf.saved_model.load(str(path))
+    return served.signatures["encode"](images=tf.constant(x))["codes"].numpy()
+
+
+@pytest.fixture(scope="module")
+def vqvae() -> Any:
+    return image()
+
+
+@pytest.fixture(scope="module")
+def exported(vqvae: Any, tmp_path_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("served") / "clothes" / "3"
+    export_savedmodel(
+        vqvae, path, examples=images(3, SHAPE, seed=5), training_data="Fashion-MNIST, MIT licence"
+    )
+    return path
+
+
+def test_all_is_there(exported: Path) -> None:
+    assert FILES - {"assets"} <= names(exported) <= FILES
+    assert names(exported.parent) == {"3"}
+
+
+def test_what_clients_are_told(vqvae: Any, exported: Path) -> None:
+    told = json.loads((exported / "signature.json").read_text(encoding="utf-8"))
+    assert (told["name"], told["version"]) == ("clothes", "3")
+    assert told["model"] == "ImageVQVAE" and told["prior"] is None and told["encoded"] is False
+    assert told["facts"] == {"num_codes": 7, "grid_shape": [2, 3], "image_shape": [8, 12, 3]}
+    assert told["versions"]["tensorflow"] == tf.__version__
+    assert told["versions"]["keras_vqvae"] == keras_vqvae.__version__
+    decode = told["signatures"]["decode"]
+    codes = {"dtype": "int32", "shape": ["batch", 2, 3], "minimum": 0, "maximum": 6}
+    assert codes.items() <= decode["inputs"]["codes"].items()
+    assert decode["batching"] is True
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    assert "Fashion-MNIST, MIT licence" in card and "v1/models/clothes:predict" in card
+    assert "| in `codes` | int32 | (batch, 2, 3) | 0 to 6 |" in card
+
+
+def test_warm_up_is_by_the_examples(exported: Path) -> None:
+    found = requests("clothes", exported)
+    assert set(found) == {"serving_default", "encode", "decode", "reconstruct"}
+    np.testing.assert_array_equal(found["encode"]["images"], images(3, SHAPE, seed=5))
+    codes = codes_of(exported, images(3, SHAPE, seed=5))
+    np.testing.assert_array_equal(found["decode"]["codes"], codes)
+
+
+def test_configuration_of_the_server(exported: Path) -> None:
+    config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    text = (exported / "models.config").read_text(encoding="utf-8")
+    config = text_format.Parse(text, config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("clothes", "/models/clothes")
+    text = (exported / "batching.config").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    sizes = [int(line[1]) for line in lines if line[0] == "allowed_batch_sizes:"]
+    most = [int(line[3]) for line in lines if line[0] == "max_batch_size"]
+    assert sizes == sorted(sizes) and most == [sizes[-1]]  # or the server does not start
+
+
+def test_without_the_package_of_the_server(
+    vqvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.warns(UserWarning, match=r"warm-up requests are left out.*\[serving\]"):
+        export_savedmodel(vqvae, tmp_path / "model" / "1")
+    assert names(tmp_path / "model" / "1") >= FILES - {"assets", "assets.extra"}
+    assert not (tmp_path / "model" / "1" / "assets.extra").exists()
+
+
+def test_a_version_that_is_there(vqvae: Any, exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not empty; give the next version, .*clothes/4, or"):
+        export_savedmodel(vqvae, exported)
+    path, other, x = tmp_path / "model" / "1", sharpened(test_video.vqvae(), 0.9), images(8, SHAPE)
+    export_savedmodel(vqvae, path)
+    (path / "note.txt").write_text("of the old one")
+    before = codes_of(path, x)
+    export_savedmodel(other, path, overwrite=True)
+    assert not (path / "note.txt").exists() and names(path.parent) == {"1"}
+    np.testing.assert_array_equal(codes_of(path, x), other.encode(x))
+    assert np.any(other.encode(x) != before)
+    empty = tmp_path / "model" / "2"
+    empty.mkdir()
+    export_savedmodel(vqvae, empty)
+    np.testing.assert_array_equal(codes_of(empty, x), before)
+
+
+def failing(*_: Any, **__: Any) -> None:
+    raise OSError("No space left on device")
+
+
+def test_what_fails_in_the_middle_leaves_nothing(
+    vqvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(savedmodel, "card", failing)
+        with pytest.raises(OSError, match="No space left"):
+            export_savedmodel(vqvae, tmp_path / "served" / "model" / "1")
+    assert not list(tmp_path.iterdir())
+
+    path = tmp_path / "model" / "1"
+    path.mkdir(parents=True)
+    (path / "old").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(savedmodel, "write_warmup", failing)
+        with pytest.raises(OSError, match="No space left"):
+            export_savedmodel(vqvae, path, overwrite=True)
+    assert names(path) == {"old"} and names(path.parent) == {"1"}
+
+    rename = Path.rename
+
+    def not_the_new_one(self: Path, target: Any) -> Any:
+        if self.name == ".1.unfinished":
+            raise OSError("No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", not_the_new_one)
+        with pytest.raises(OSError, match="No space left"):
+            export_savedmodel(vqvae, path, overwrite=True)
+    assert names(path) == {"old"} and names(path.parent) == {"1"}
+
+
+def test_places_that_cannot_be_written(
+    vqvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "1", tmp_path / "file" / "model" / "1"):
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match=r"cannot write a SavedModel to .*a file|irector"):
+                export_savedmodel(vqvae, path, overwrite=overwrite)
+    with monkeypatch.context() as patch:  # the tests may run as root, who may write anywhere
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(ValueError, match="is not writable"):
+            export_savedmodel(vqvae, tmp_path / "new" / "model" / "1")
+    assert names(tmp_path) == {"file"}
+
+
+def test_a_version_that_no_server_sees(vqvae: Any, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="will not see 'final': give NAME/1"):
+        export_savedmodel(vqvae, tmp_path / "model" / "final")
+    assert (tmp_path / "model" / "final" / "saved_model.pb").exists()
+
+
+BAD_ARGUMENTS: dict[str, tuple[dict, str]] = {
+    "encoded": ({"encoded": "png"}, "encoded must be True or False, got 'png'"),
+    "overwrite": ({"overwrite": 1}, "overwrite must be True or False, got 1"),
+    "jit_compile": ({"jit_compile": None}, "jit_compile must be True or False, got None"),
+    "training_data": ({"training_data": ["MIT"]}, r"training_data must be a text, got \['MIT'\]"),
+    "no example": ({"examples": images(0, SHAPE)}, "examples must be at least one, got none"),
+    "floats": ({"examples": np.zeros((2, *SHAPE))}, "examples: images must be uint8"),
+    "size": ({"examples": images(2, (8, 8, 3))}, "examples: images must have shape"),
+    "text": ({"examples": "photos"}, "examples: images must be uint8|examples: "),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments(vqvae: Any, tmp_path: Path, name: str) -> None:
+    options, message = BAD_ARGUMENTS[name]
+    with pytest.raises(ValueError, match=message):
+        export_savedmodel(vqvae, tmp_path / "model" / "1", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_examples_of_sound_and_video_are_checked(tmp_path: Path) -> None:
+    loud, short = np.full((1, 64), 2.0, "float32"), test_video.frames(2, 1)
+    with pytest.raises(ValueError, match=r"examples: waveform must be in \[-1, 1\]"):
+        export_savedmodel(test_audio.make("parallel"), tmp_path / "1", examples=loud)
+    with pytest.raises(ValueError, match="examples: context must have at least"):
+        export_savedmodel(test_video.make("none"), tmp_path / "1", examples=short)
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_that_cannot_be_served(tmp_path: Path) -> None:
+    path = tmp_path / "model" / "1"
+    layer = keras.layers.Conv2D
+    unbuilt = VQVAE(layer(4, 4, 4), VectorQuantizer(7, 4), layer(3, 1))
+    with pytest.raises(ValueError, match="vqvae must be a built VQVAE.*fit it, or call it"):
+        export_savedmodel(unbuilt, path)
+    diverged = image()
+    diverged.weights[0].assign(diverged.weights[0] * np.nan)
+    with pytest.raises(ValueError, match="weights of .* are not finite: training has diverged"):
+        export_savedmodel(diverged, path)
+    assert not list(tmp_path.iterdir())
