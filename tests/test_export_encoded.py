@@ -95,7 +95,7 @@ def test_other_pictures_that_will_do(pictures: tuple) -> None:
             png(images(1, (12, 8, 3))),
             r"images_bytes must be pictures of shape \(8, 12, 3\).*12 8 3",
         ),
-        ([b"hello"], "Unknown image file format. One of JPEG, PNG, GIF, BMP required"),
+        ([b"hello"], "Unknown image file format. One of JPEG"),
         ([png(images(1, SHAPE))[0][:50]], "PNG|image"),
         ([b""], "image"),
         (

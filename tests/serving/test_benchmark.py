@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.tensorflow, pytest.mark.long]
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
-pytest.importorskip("tensorflow_serving")
 
 
 @pytest.mark.timeout(1800)

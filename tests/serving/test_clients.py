@@ -23,7 +23,6 @@ pytestmark = pytest.mark.tensorflow
 
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
-pytest.importorskip("tensorflow_serving")
 
 import requests  # noqa: E402
 import tensorflow as tf  # noqa: E402
