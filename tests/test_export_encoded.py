@@ -100,7 +100,7 @@ def test_other_pictures_that_will_do(pictures: tuple) -> None:
         ([b""], "image"),
         (
             [[png(images(1, SHAPE))[0]]],
-            r"images_bytes must have shape \(batch\), got \(\] \[1, 1\]",
+            r"images_bytes must have shape \(batch,\), got \(\] \[1, 1\]",
         ),
     ],
     ids=["size", "text", "cut off", "nothing", "rank"],

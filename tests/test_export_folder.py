@@ -19,8 +19,9 @@ import tensorflow as tf  # noqa: E402
 from google.protobuf import text_format  # noqa: E402
 
 import keras_vqvae  # noqa: E402
-from keras_vqvae import VQVAE, VectorQuantizer, export_savedmodel  # noqa: E402
+from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, export_savedmodel  # noqa: E402
 from keras_vqvae.export import savedmodel  # noqa: E402
+from keras_vqvae.export.folder import write_version  # noqa: E402
 from tests.checks import images  # noqa: E402
 from tests.models import test_audio, test_video  # noqa: E402
 from tests.serving.models import image, requests, sharpened  # noqa: E402
@@ -125,6 +126,37 @@ def test_a_version_that_is_there(vqvae: Any, exported: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(codes_of(empty, x), before)
 
 
+def test_overwrite_replaces_versions_and_nothing_else(vqvae: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model" / "1"
+    export_savedmodel(vqvae, path)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").touch()
+    for folder in (path.parent, tmp_path / "thesis"):
+        with pytest.raises(ValueError, match="holds no SavedModel, and overwrite=True replaces"):
+            export_savedmodel(vqvae, folder, overwrite=True)
+    assert names(path.parent) == {"1"} and names(tmp_path / "thesis") == {"thesis.txt"}
+
+
+def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "model" / "1"
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        path.mkdir()
+        (path / "of another").touch()
+
+    with pytest.raises(ValueError, match=r"is not empty; give the next version, .*model/2"):
+        write_version(path, write, overwrite=False)
+    assert names(path.parent) == {"1"} and names(path) == {"of another"}
+
+
+def test_weights_are_written_once(tmp_path: Path) -> None:
+    model = ImageVQVAE((8, 12, 3), 7, 4, hidden=256)
+    export_savedmodel(model, tmp_path / "model" / "1")
+    data = tmp_path / "model" / "1" / "variables" / "variables.data-00000-of-00001"
+    assert 4 * model.count_params() <= data.stat().st_size <= 1.1 * 4 * model.count_params()
+
+
 def failing(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
 
@@ -140,17 +172,18 @@ def test_what_fails_in_the_middle_leaves_nothing(
 
     path = tmp_path / "model" / "1"
     path.mkdir(parents=True)
-    (path / "old").touch()
+    for file in ("old", "saved_model.pb"):
+        (path / file).touch()
     with monkeypatch.context() as patch:
         patch.setattr(savedmodel, "write_warmup", failing)
         with pytest.raises(OSError, match="No space left"):
             export_savedmodel(vqvae, path, overwrite=True)
-    assert names(path) == {"old"} and names(path.parent) == {"1"}
+    assert names(path) == {"old", "saved_model.pb"} and names(path.parent) == {"1"}
 
     rename = Path.rename
 
     def not_the_new_one(self: Path, target: Any) -> Any:
-        if self.name == ".1.unfinished":
+        if self.name == "new":
             raise OSError("No space left on device")
         return rename(self, target)
 
@@ -158,7 +191,7 @@ def test_what_fails_in_the_middle_leaves_nothing(
         patch.setattr(Path, "rename", not_the_new_one)
         with pytest.raises(OSError, match="No space left"):
             export_savedmodel(vqvae, path, overwrite=True)
-    assert names(path) == {"old"} and names(path.parent) == {"1"}
+    assert names(path) == {"old", "saved_model.pb"} and names(path.parent) == {"1"}
 
 
 def test_places_that_cannot_be_written(
@@ -173,7 +206,17 @@ def test_places_that_cannot_be_written(
         patch.setattr(os, "access", lambda *_: False)
         with pytest.raises(ValueError, match="is not writable"):
             export_savedmodel(vqvae, tmp_path / "new" / "model" / "1")
-    assert names(tmp_path) == {"file"}
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    nowhere = {
+        tmp_path / "link": "links to nothing",
+        tmp_path / "link" / "1": "cannot write a SavedModel",
+        "/proc/model/1": "cannot write a SavedModel",
+        "gs://bucket/model/1": "only to a local folder",
+    }
+    for path, message in nowhere.items():
+        with pytest.raises(ValueError, match=message):
+            export_savedmodel(vqvae, path)
+    assert names(tmp_path) == {"file", "link"}
 
 
 def test_a_version_that_no_server_sees(vqvae: Any, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_vectors_are_checked(tmp_path: Path) -> None:
     for wrong, message in (
         (np.full((2, 1, 2), np.nan, "float32"), "actions must be finite"),
         (np.zeros((2, 1, 3), "float32"), r"actions must have shape \(batch, steps, 2\)"),
+        (np.zeros((2, 1025, 2), "float32"), "actions must be at most 1024, got"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             answer(served, "predict", **{**good, "actions": wrong})

@@ -512,7 +512,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=JSON", help="inputs, such as speaker=[3]"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # files after options, too
     if not (args.grpc or args.rest) or not (args.files or args.warmup):
         parser.error("give --grpc or --rest, and files or --warmup")
     clients: dict[str, Client] = {}

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras_vqvae.export.fields import shape_text
+
 # The last one is the greatest batch.
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -17,9 +19,9 @@ def card(described: dict[str, Any]) -> str:
     )
     parts = [
         f"# {name}, version {described['version']}",
-        f"A SavedModel of a {described['model']}{prior}, for TensorFlow Serving or anything else "
-        "that runs SavedModels. It writes no variable, calls no Python and needs no other op than "
-        f"TensorFlow's own. Written by {versions}.",
+        f"A SavedModel of the class {described['model']}{prior}, for TensorFlow Serving or "
+        "anything else that runs SavedModels. It writes no variable, calls no Python and needs no "
+        f"other op than TensorFlow's own. Written by {versions}.",
         f"Training data, its source and licence: {data}.",
         facts,
         "## Signatures",
@@ -68,7 +70,7 @@ num_batch_threads {{ value: 4 }}
 
 def _signature(name: str, of: dict[str, Any]) -> str:
     rows = [
-        f"| {way} `{tensor}` | {field['dtype']} | ({', '.join(map(str, field['shape']))}) | "
+        f"| {way} `{tensor}` | {field['dtype']} | {shape_text(field['shape'])} | "
         f"{_range(field)} | {field['meaning']} |"
         for way, key in (("in", "inputs"), ("out", "outputs"))
         for tensor, field in of[key].items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_vqvae.export.fields import Field
+from keras_vqvae.export.fields import Field, shape_text
 
 
 def checked(fields: Sequence[Field], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -70,7 +70,7 @@ def _of_shape(field: Field, x: tf.Tensor) -> tf.Tensor:
     got = tf.strings.reduce_join(tf.strings.as_string(tf.shape(seen)), separator=", ")
     sides = [str(side) if isinstance(side, int) else r"\d+" for side in field.shape]
     fits = tf.strings.regex_full_match(got, ", ".join(sides))
-    message = f"{field.name} must have shape {field.shape_text}, got ("
+    message = f"{field.name} must have shape {shape_text(field.shape)}, got ("
     # Not the reshape waits for the check: TensorFlow drops one where another one follows.
     x = with_checks(x, [asserted(fits, message, got, tf.constant(")"))])
     return tf.reshape(

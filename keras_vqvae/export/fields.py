@@ -5,6 +5,7 @@ that tests go beyond are all made of these.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +16,11 @@ MOST_CODES = 16384
 MOST_FRAMES = 1024
 
 BATCH, ONE_OR_BATCH = "batch", "1 or batch"
+
+
+def shape_text(shape: Sequence) -> str:
+    """Such as `(batch, 64, 64, 3)`, or `(batch,)`."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +60,6 @@ class Field:
     def is_batched(self) -> bool:
         """Whether it has a row for each example."""
         return self.shape[:1] == (BATCH,)
-
-    @property
-    def shape_text(self) -> str:
-        """Such as `(batch, 64, 64, 3)`."""
-        return f"({', '.join(map(str, self.shape))})"
 
     @property
     def range_text(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +10,23 @@ from pathlib import Path
 
 def check_folder(path: Path, overwrite: bool) -> None:
     """Raises `ValueError` where a version cannot be written; warns where nothing will serve it."""
+    if "://" in str(path) or ":/" in str(path):
+        raise ValueError(f"path: cannot write a SavedModel to {path}: only to a local folder")
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        there = next(folder for folder in path.parents if folder.exists())
+        there = next((folder for folder in path.parents if folder.exists()), path)
     except OSError as error:
         raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"path: cannot write a SavedModel to {path}: it links to nothing")
     if path.exists() and not path.is_dir():
         raise ValueError(f"path: cannot write a SavedModel to {path}: it is a file")
     if taken and not overwrite:
+        raise _taken(path)
+    if taken and not (path / "saved_model.pb").is_file():
         raise ValueError(
-            f"path: {path} is not empty; give the next version, {_next_version(path)}, or "
-            "overwrite=True to replace it"
+            f"path: {path} holds no SavedModel, and overwrite=True replaces nothing else; give "
+            "NAME/VERSION"
         )
     if not there.is_dir():
         raise ValueError(f"path: cannot write a SavedModel to {path}: {there} is a file")
@@ -33,43 +40,60 @@ def check_folder(path: Path, overwrite: bool) -> None:
         )
 
 
-def _next_version(path: Path) -> Path:
+def _taken(path: Path) -> ValueError:
     versions = [int(x.name) for x in path.parent.iterdir() if x.name.isdecimal()]
-    return path.with_name(str(max(versions, default=0) + 1))
+    following = path.with_name(str(max(versions, default=0) + 1))
+    return ValueError(
+        f"path: {path} is not empty; give the next version, {following}, or overwrite=True to "
+        "replace it"
+    )
 
 
-def write_version(path: Path, write: Callable[[Path], None]) -> None:
+def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) -> None:
     """Has a folder written, which appears when it is whole, in the place of an older one.
 
-    Whatever goes wrong, everything is as it was before.
+    Whatever goes wrong, everything is as it was before; only a process that is killed may leave
+    a folder `.VERSION.` and some letters, which no server takes for a version.
 
     Args:
         path: of the folder.
         write: fills the folder that it is given.
+        overwrite: whether what is there by then may be replaced.
+
+    Raises:
+        ValueError: no folder can be made there, or one is there by then.
     """
-    # Names that no server takes for a version.
-    unfinished, old = (path.with_name(f".{path.name}.{what}") for what in ("unfinished", "old"))
     missing = [folder for folder in path.parents if not folder.exists()]
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(unfinished)
-        _put(unfinished, path, old)
+        # One for each export: two at a time must not write into each other's.
+        place = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        _remove_empty(missing)
+        raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
+    try:
+        write(place / "new")
+        _put(place / "new", path, place / "old", overwrite)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for folder in missing:
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+        shutil.rmtree(place, ignore_errors=True)
+        _remove_empty(missing)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
-def _put(new: Path, path: Path, old: Path) -> None:
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _put(new: Path, path: Path, old: Path, overwrite: bool) -> None:
     """Renames `new` to `path`; what is there to `old`, or back if that fails."""
     if not path.exists():
         new.rename(path)
         return
-    shutil.rmtree(old, ignore_errors=True)
+    if any(path.iterdir()) and not overwrite:  # another export was faster
+        raise _taken(path)
     path.rename(old)
     try:
         new.rename(path)

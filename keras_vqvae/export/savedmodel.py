@@ -121,10 +121,8 @@ def export_savedmodel(
     endpoints = _endpoints(vqvae, prior, jit_compile, _checked_examples(vqvae, examples))
     if encoded:
         endpoints.replace(lambda name, x: x if name.endswith("_stream") else with_bytes(x, vqvae))
+    # Endpoints bring their variables; of what is tracked besides each would be written twice.
     archive = keras.export.ExportArchive()
-    archive.track(vqvae)
-    if prior is not None:
-        archive.track(prior)
     endpoints.add_to(archive)
     signatures, name = endpoints.signatures, path.parent.name
     described = description(
@@ -143,7 +141,7 @@ def export_savedmodel(
         for file, text in texts.items():
             (folder / file).write_text(text, encoding="utf-8")
 
-    write_version(path, write)
+    write_version(path, write, overwrite)
 
 
 def _check_options(

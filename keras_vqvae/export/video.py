@@ -94,7 +94,8 @@ def add_endpoints(endpoints: Endpoints, predictor: VideoPredictor, example: np.n
 
     def predict(frames: tf.Tensor, what: tf.Tensor, seed: tf.Tensor, *how: tf.Tensor) -> dict:
         if predictor.num_actions:
-            given = vectors(what)
+            count, message = tf.shape(what)[1], f"actions must be at most {MOST_FRAMES}, got"
+            given = vectors(with_checks(what, [asserted(count <= MOST_FRAMES, message, count)]))
         else:
             message = f"steps must be a multiple of {each} frames, got"
             steps = with_checks(what, [asserted(what % each == 0, message, what)])

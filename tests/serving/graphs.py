@@ -19,7 +19,7 @@ _HARMLESS = {
     "While",
 }
 # Stateless, and yet not for a server, or not known to other runtimes (Bitcast to OpenVINO).
-_FORBIDDEN = ("PyFunc", "EagerPyFunc", "Xla", "Bitcast")
+_FORBIDDEN = ("PyFunc", "EagerPyFunc", "Xla", "Bitcast", "ReadFile", "WriteFile")
 # What `tf.raw_ops` leaves out of TensorFlow's own.
 _CORE = {"Const"}
 
@@ -76,5 +76,8 @@ def _is_forbidden(op: str) -> bool:
         return True
     if op not in _CORE and not hasattr(tf.raw_ops, op):
         return True
-    # So all that Assign*, PyFunc, RandomUniform and the like are.
-    return op_def_registry.get(op).is_stateful and op not in _HARMLESS
+    definition = op_def_registry.get(op)
+    if any(argument.is_ref for argument in definition.input_arg):
+        return True  # Assign, ScatterUpdate and the like
+    # AssignVariableOp, PyFunc, RandomUniform and the like.
+    return definition.is_stateful and op not in _HARMLESS

@@ -410,7 +410,8 @@ def test_script(double: Double, folder: Path, tmp_path: Path, monkeypatch, capsy
     arguments = {"--grpc": double.grpc_address, "--rest": double.rest_url, "--set": "number=4"}
     arguments |= {"--warmup": warmup, "--out": tmp_path / "answers"}
     flat = [str(x) for pair in arguments.items() for x in pair]
-    monkeypatch.setattr(sys, "argv", ["client.py", "echo", str(tmp_path / "picture.png"), *flat])
+    line = ["client.py", "echo", *flat[:4], str(tmp_path / "picture.png"), *flat[4:]]
+    monkeypatch.setattr(sys, "argv", line)
     example.main()
     assert len(capsys.readouterr().out.splitlines()) == 4
     for protocol in ("grpc", "rest"):

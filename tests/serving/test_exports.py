@@ -186,3 +186,9 @@ def test_forbidden_ops_are_found_wherever_they_are(tmp_path: Path) -> None:
         "bad": {"AssignAddVariableOp", "RandomUniform", "PyFunc"},
         "good": set(),
     }
+    assert forbidden({"Assign", "ScatterUpdate", "ReadFile"}) == {
+        "Assign",
+        "ScatterUpdate",
+        "ReadFile",
+    }
+    assert not forbidden({"ScatterNd", "TensorScatterUpdate"})
