@@ -22,9 +22,9 @@ import keras_vqvae  # noqa: E402
 from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, export_savedmodel  # noqa: E402
 from keras_vqvae.export import savedmodel  # noqa: E402
 from keras_vqvae.export.folder import write_version  # noqa: E402
-from tests.checks import images  # noqa: E402
+from tests.checks import images, sharpened  # noqa: E402
 from tests.models import test_audio, test_video  # noqa: E402
-from tests.serving.models import image, requests, sharpened  # noqa: E402
+from tests.serving.models import image, requests  # noqa: E402
 
 SHAPE = (8, 12, 3)
 FILES = {

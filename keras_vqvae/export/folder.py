@@ -10,7 +10,7 @@ from pathlib import Path
 
 def check_folder(path: Path, overwrite: bool) -> None:
     """Raises `ValueError` where a version cannot be written; warns where nothing will serve it."""
-    if "://" in str(path) or ":/" in str(path):
+    if ":/" in str(path):  # gs://bucket, of which Path makes gs:/bucket
         raise ValueError(f"path: cannot write a SavedModel to {path}: only to a local folder")
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))

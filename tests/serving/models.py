@@ -15,14 +15,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_vqvae import AudioVQVAE, ImageVQVAE, PixelCNN, WaveNet, export_savedmodel
 from keras_vqvae.export.warmup import FILE
+from tests.checks import sharpened
 from tests.models import test_audio, test_video, test_video_vqvae
 
 SPEAKERS = 3
-
-
-def sharpened(model: Any, by: float = 0.4) -> Any:
-    """Random weights large enough for codes and samples of some variety."""
-    return test_video_vqvae.sharpened(model, by)
 
 
 def image() -> ImageVQVAE:
@@ -105,4 +101,14 @@ def requests(name: str, path: Path) -> dict[str, dict[str, np.ndarray]]:
         found[request.model_spec.signature_name] = {
             key: tf.make_ndarray(value) for key, value in request.inputs.items()
         }
+    return found
+
+
+def emptied(inputs: dict[str, np.ndarray], fields: dict[str, dict]) -> dict[str, np.ndarray]:
+    """The request for no example; what may be one for all is one."""
+    kept = {"batch": 0, "1 or batch": 1, "1 or number": 1}
+    found = {}
+    for name, x in inputs.items():
+        count = kept.get(next(iter(fields[name]["shape"]), None))
+        found[name] = np.zeros_like(x) if name == "number" else x if count is None else x[:count]
     return found

@@ -20,7 +20,7 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
 import tensorflow as tf  # noqa: E402
 
 from tests.serving.graphs import forbidden, ops_of  # noqa: E402
-from tests.serving.models import MODELS, requests  # noqa: E402
+from tests.serving.models import MODELS, emptied, requests  # noqa: E402
 
 
 class Exported:
@@ -92,17 +92,8 @@ def test_an_empty_batch_is_answered_by_one(exported: Exported) -> None:
     for signature, request in exported.requests.items():
         described = exported.described["signatures"][signature]
         full = exported.ask(signature, request)
-        empty = {
-            name: x[:0] if described["inputs"][name]["shape"][:1] == ["batch"] else x
-            for name, x in request.items()
-        }
-        one_for_all = {
-            name: x[:1]
-            for name, x in request.items()
-            if described["inputs"][name]["shape"][:1] in (["1 or batch"], ["1 or number"])
-        }
-        number = {"number": np.int32(0)} if signature == "sample" else {}
-        for tensor, x in exported.ask(signature, {**empty, **one_for_all, **number}).items():
+        empty = emptied(request, described["inputs"])
+        for tensor, x in exported.ask(signature, empty).items():
             batched = described["outputs"][tensor]["shape"][:1] in (["batch"], ["number"])
             assert x.dtype == full[tensor].dtype
             expected = (0, *full[tensor].shape[1:]) if batched else ()

@@ -27,7 +27,7 @@ import tensorflow as tf  # noqa: E402
 from tests.checks import images  # noqa: E402
 from tests.needed import skip_or_fail  # noqa: E402
 from tests.serving import c_library, children  # noqa: E402
-from tests.serving.models import MODELS, requests  # noqa: E402
+from tests.serving.models import MODELS, emptied, requests  # noqa: E402
 from tests.serving.test_exports import spoiled  # noqa: E402
 
 # With every signature of every kind, plain and encoded; the others take minutes.
@@ -80,16 +80,6 @@ def cases(name: str, path: Path) -> Iterator[Case]:
                     yield Case(str(path), signature, {**inputs, field: bad}, message)
         yield Case(str(path), signature, inputs)
         yield Case(str(path), signature, emptied(inputs, fields))
-
-
-def emptied(inputs: dict[str, np.ndarray], fields: dict[str, dict]) -> dict[str, np.ndarray]:
-    """The request for no example; what may be one for all is one."""
-    kept = {"batch": 0, "1 or batch": 1, "1 or number": 1}
-    found = {}
-    for name, x in inputs.items():
-        count = kept.get(next(iter(fields[name]["shape"]), None))
-        found[name] = np.zeros_like(x) if name == "number" else x if count is None else x[:count]
-    return found
 
 
 @pytest.fixture(scope="module")
