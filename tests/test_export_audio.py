@@ -21,6 +21,7 @@ from keras_vqvae import (  # noqa: E402
     export_savedmodel,
 )
 from tests.models.test_audio import SAMPLES, assert_same_levels, make, sound, trained  # noqa: E402
+from tests.serving.graphs import forbidden, ops_of  # noqa: E402
 
 # The parallel decoder without a source does nothing that the one with it does not.
 DECODERS = ["wavenet", pytest.param("parallel", marks=pytest.mark.long), "source"]
@@ -187,6 +188,13 @@ def test_samples(exported: tuple) -> None:
     )["log_prob"]
     expected = prior().log_prob({"codes": codes, "condition": SPEAKERS})
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least one code, got none"):
+        served.signatures["log_prob"](
+            codes=tf.constant(codes[:, :0]), condition=tf.constant(SPEAKERS)
+        )
+    feed |= {"number": tf.constant(1000), "length": tf.constant(2000)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 1048576, got\] \[2000000"):
+        served.signatures["sample"](condition=tf.constant(SPEAKERS[:1]), **feed)
 
 
 def test_compiled_by_xla(tmp_path: Path) -> None:
@@ -199,6 +207,8 @@ def test_compiled_by_xla(tmp_path: Path) -> None:
             codes=tf.constant(codes[:batch]), speaker=tf.constant([1]), **drawing(model)
         )["waveform"]
         assert_same_levels(made.numpy(), model.decode(codes[:batch], 1, seed=3))
+    for name, ops in ops_of(tmp_path / "1").items():
+        assert not forbidden(ops), name
 
 
 SOUND = np.zeros((1, 64), "float32")

@@ -46,6 +46,10 @@ def pcm(encoded: bytes) -> np.ndarray:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
 
 
+# The header of a PNG of 50,000 × 40,000 pixels, of which nothing follows: it need not be read.
+HUGE = png(images(1, SHAPE))[0][:16] + (50000).to_bytes(4, "big") + (40000).to_bytes(4, "big")
+
+
 def served(model: Any, folder: Path) -> tuple:
     """The signatures with bytes and those without; and what keeps them alive."""
     export_savedmodel(model, folder / "bytes" / "1", encoded=True)
@@ -88,22 +92,59 @@ def test_other_pictures_that_will_do(pictures: tuple) -> None:
     np.testing.assert_array_equal(got, of_numbers["encode"](images=seen)["codes"])
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pictures_of_other_channels(tmp_path: Path, channels: int) -> None:
+    """Grey and see-through models take all that a model of colours takes."""
+    vqvae = ImageVQVAE((8, 12, channels), 7, 4, hidden=8, residual_hidden=4)
+    vqvae(images(1, (8, 12, channels)))
+    of_bytes, of_numbers, _ = served(vqvae, tmp_path)
+    smooth = np.broadcast_to(np.linspace(50, 200, 12)[:, None], SHAPE).astype("uint8")
+    own = images(1, (8, 12, channels))
+    jpeg = tf.io.encode_jpeg(smooth, quality=100)
+    grey = tf.io.encode_jpeg(smooth[..., :1], quality=100)
+    files = [png(own)[0], png(smooth[None])[0], jpeg, grey]
+    got = of_bytes["reconstruct"](images_bytes=tf.stack(files))
+    seen = [tf.io.decode_image(x, min(channels, 3)) for x in files[1:]]
+    opaque = [[0, 0], [0, 0], [0, 1 if channels == 4 else 0]]
+    seen = [own[0], *(tf.pad(x, opaque, constant_values=255) for x in seen)]
+    want = of_numbers["reconstruct"](images=tf.stack(seen))
+    np.testing.assert_array_equal(got["codes"], want["codes"])
+    made = [tf.io.decode_png(x, channels) for x in got["images_bytes"].numpy()]
+    np.testing.assert_array_equal(made, want["images"])
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         (
             png(images(1, (12, 8, 3))),
-            r"images_bytes must be pictures of shape \(8, 12, 3\).*12 8 3",
+            r"images_bytes must be pictures of height and width \(8, 12\), got\] \[12 8\]",
         ),
-        ([b"hello"], "Unknown image file format. One of JPEG"),
+        ([HUGE], r"images_bytes must be pictures of .*, got\] \[40000 50000\]"),
+        ([tf.io.encode_jpeg(images(1, (12, 8, 3))[0]).numpy()], r"pictures of .* \[12 8\]"),
+        ([b"hello"], r"images_bytes must be JPEG or PNG, got .*hello"),
+        ([b"GIF89a" + bytes(50)], "images_bytes must be JPEG or PNG, got .*GIF89a"),
         ([png(images(1, SHAPE))[0][:50]], "PNG|image"),
-        ([b""], "image"),
+        ([png(images(1, SHAPE))[0][:20]], r"pictures of .* \[0 12\]"),
+        ([tf.io.encode_jpeg(images(1, SHAPE)[0]).numpy()[:90]], "JPEG"),
+        ([b""], "images_bytes must be JPEG or PNG, got"),
         (
             [[png(images(1, SHAPE))[0]]],
             r"images_bytes must have shape \(batch,\), got \(\] \[1, 1\]",
         ),
     ],
-    ids=["size", "text", "cut off", "nothing", "rank"],
+    ids=[
+        "size",
+        "huge",
+        "size of a JPEG",
+        "text",
+        "GIF",
+        "cut off",
+        "header cut off",
+        "JPEG cut off",
+        "nothing",
+        "rank",
+    ],
 )
 def test_no_pictures(pictures: tuple, bad: Any, message: str) -> None:
     encode = pictures[0]["encode"]

@@ -85,6 +85,25 @@ def test_warm_up_is_by_the_examples(exported: Path) -> None:
     np.testing.assert_array_equal(found["decode"]["codes"], codes)
 
 
+def test_a_few_examples_are_enough_to_warm_up(vqvae: Any, tmp_path: Path) -> None:
+    export_savedmodel(vqvae, tmp_path / "clothes" / "1", examples=images(50, SHAPE))
+    found = requests("clothes", tmp_path / "clothes" / "1")
+    np.testing.assert_array_equal(found["encode"]["images"], images(50, SHAPE)[:8])
+
+
+def test_odd_names(vqvae: Any, tmp_path: Path) -> None:
+    config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    name = 'Marie\'s "café"'
+    path = tmp_path / name / "1"
+    export_savedmodel(vqvae, path)
+    text = (path / "models.config").read_text(encoding="utf-8")
+    config = text_format.Parse(text, config_pb2.ModelServerConfig())
+    assert config.model_config_list.config[0].name == name
+    card = (path / "README.md").read_text(encoding="utf-8")
+    for program in card.split("```python\n")[1:]:
+        compile(program.split("```")[0], "card", "exec")
+
+
 def test_configuration_of_the_server(exported: Path) -> None:
     config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
     text = (exported / "models.config").read_text(encoding="utf-8")
@@ -233,7 +252,10 @@ BAD_ARGUMENTS: dict[str, tuple[dict, str]] = {
     "no example": ({"examples": images(0, SHAPE)}, "examples must be at least one, got none"),
     "floats": ({"examples": np.zeros((2, *SHAPE))}, "examples: images must be uint8"),
     "size": ({"examples": images(2, (8, 8, 3))}, "examples: images must have shape"),
-    "text": ({"examples": "photos"}, "examples: images must be uint8|examples: "),
+    "text": ({"examples": "photos"}, "examples: must be an array of some data.*'photos'"),
+    "dataset": ({"examples": tf.data.Dataset.range(2)}, "examples: must be an array.*RangeDataset"),
+    "scalar": ({"examples": np.array(3)}, "examples: "),
+    "rows of two sizes": ({"examples": [[1, 2], [3]]}, "examples: "),
 }
 
 

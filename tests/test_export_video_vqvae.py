@@ -72,6 +72,17 @@ def test_predict_and_steps_are_those_of_python(served: Any, context_frames: int)
     assert empty["frames"].shape == (0, steps * EACH, *SHAPE)
 
 
+def test_without_actions_the_steps_are_whole_ones(tmp_path: Path) -> None:
+    model = predictor("none")
+    export_savedmodel(model, tmp_path / "1")
+    loaded = tf.saved_model.load(tmp_path / "1")
+    x = frames(2, CONTEXT)
+    got = answer(loaded, "predict", frames=x, steps=2 * EACH, **HOW)
+    assert got["frames"].shape == (2, 2 * EACH, *SHAPE)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"multiple of 2 frames, got\] \[3\]"):
+        answer(loaded, "predict", frames=x, steps=3, **HOW)
+
+
 BAD: dict[str, tuple] = {
     "odd": ("encode", {"frames": frames(1, 3)}, "frames must be a positive multiple of 2"),
     "none": ("encode", {"frames": frames(1, 0)}, "frames must be a positive multiple of 2"),

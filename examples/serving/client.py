@@ -20,6 +20,7 @@ files, and writes the answers:
 
 import argparse
 import base64
+import io
 import itertools
 import json
 import random
@@ -113,8 +114,8 @@ class Client:
         """The outputs of a signature, by name.
 
         Args:
-            inputs: arrays, which are sent as they are, or numbers and lists, which get the
-                signature's dtype. Bytes (files of pictures or sound) as a list of `bytes`.
+            inputs: arrays, numbers or lists; they get the signature's dtype where that keeps their
+                values. Bytes (files of pictures or sound) as a list of `bytes`.
             timeout: in place of the client's.
 
         Raises:
@@ -145,16 +146,21 @@ class Client:
                 time.sleep(self.backoff)
 
     def _retried(self, call: Callable[[float], Any], timeout: float) -> Any:
-        end = time.monotonic() + timeout
+        end, heard = time.monotonic() + timeout, None
         for attempt in itertools.count():
             try:
                 return call(max(end - time.monotonic(), 0.001))
-            except UnavailableError:
+            except UnavailableError as error:
+                heard = error
                 # At random, so that clients that failed together do not come back together.
                 pause = self.backoff * 2**attempt * random.uniform(0.5, 1.5)
                 if attempt == self.retries or time.monotonic() + pause > end:
                     raise
                 time.sleep(pause)
+            except DeadlineExceededError:
+                if heard is not None:  # the last try had hardly any time: this says more
+                    raise heard from None
+                raise
 
     def _metadata(self, timeout: float) -> dict:
         """The model's signature_def, as JSON says it."""
@@ -322,13 +328,18 @@ def parse_signatures(signature_def: dict) -> dict[str, Signature]:
 def _array(name: str, value: Any, known: Tensor) -> np.ndarray:
     if known.dtype == object:  # numpy's own strings drop zeros at the end
         return np.array(value, dtype=object)
-    if isinstance(value, (np.ndarray, np.generic)):
-        return np.asarray(value)
-    given = np.asarray(value)
-    cast = given.astype(known.dtype)
-    if known.dtype.kind in "iu" and not np.array_equal(cast, given):
-        raise InvalidArgumentError(f"{name} must be {known.dtype}, got {value!r}")
-    return cast
+    try:
+        given = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise InvalidArgumentError(f"{name}: {error}") from error
+    if given.dtype == known.dtype:
+        return given
+    if given.dtype.kind in "biuf":
+        with np.errstate(invalid="ignore", over="ignore"):
+            cast = given.astype(known.dtype)
+        if known.dtype.kind == "f" or np.array_equal(cast, given):
+            return cast
+    raise InvalidArgumentError(f"{name} must be {known.dtype}, got {given.dtype} {value!r:.60}")
 
 
 def _to_json(value: Any) -> Any:
@@ -451,25 +462,46 @@ def warmup_requests(path: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         yield request.model_spec.signature_name or "serving_default", inputs
 
 
+def read_wav(path: Path) -> tuple[np.ndarray, int]:
+    """Samples, float32 in [-1, 1], channels mixed, and their rate in Hz."""
+    with wave.open(str(path)) as file:
+        if file.getsampwidth() != 2:
+            raise ValueError(f"{path}: WAV files of 16 bits are read, got {file.getparams()}")
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        mixed = samples.reshape(-1, file.getnchannels()).mean(1) / 32768.0
+        return mixed.astype("float32"), file.getframerate()
+
+
 def read(path: Path, size: list[int] | None) -> dict[str, Any]:
     """A picture or WAV file under the names of the inputs that may take it, a batch of one."""
     if path.suffix.lower() == ".wav":
-        with wave.open(str(path)) as file:
-            if file.getsampwidth() != 2:
-                raise ValueError(f"{path}: WAV files of 16 bits are read, got {file.getparams()}")
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-            channels = file.getnchannels()
-        waveform = samples.reshape(-1, channels).mean(1) / 32768.0
-        return {
-            "waveform": waveform[None].astype("float32"),
-            "waveform_bytes": [path.read_bytes()],
-        }
+        waveform, _ = read_wav(path)
+        return {"waveform": waveform[None], "waveform_bytes": [path.read_bytes()]}
     from PIL import Image
 
     picture = Image.open(path).convert("RGB")
-    if size is not None:
-        picture = picture.resize((size[1], size[0]))
-    return {"images": np.asarray(picture)[None], "images_bytes": [path.read_bytes()]}
+    if size is None:
+        return {"images": np.asarray(picture)[None], "images_bytes": [path.read_bytes()]}
+    pixels = np.asarray(picture.resize((size[1], size[0])))
+    return {"images": pixels[None], "images_bytes": [png(pixels)]}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(file, "png")
+    return file.getvalue()
+
+
+def wav(samples: np.ndarray, sample_rate: int) -> bytes:
+    held = io.BytesIO()
+    with wave.open(held, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(np.clip(samples * 32768.0, -32768, 32767).astype("<i2").tobytes())
+    return held.getvalue()
 
 
 def file_requests(client: Client, given: dict[str, Any]) -> Iterator[tuple[str, dict]]:
@@ -486,17 +518,31 @@ def store(folder: Path, name: str, answer: dict[str, np.ndarray], sample_rate: i
     """All outputs as `name.npz`; pictures and sound of the first example as files too."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / f"{name}.npz", **answer)
-    if "images" in answer and len(answer["images"]):
-        from PIL import Image
+    for key, values in answer.items():
+        kind, first = key.removesuffix("_bytes"), values[:1] if np.ndim(values) else values
+        if kind not in ("images", "frames", "waveform"):
+            continue
+        if key != kind:
+            files = first.ravel().tolist()
+        elif kind == "waveform":
+            files = [wav(x, sample_rate) for x in first]
+        elif first.shape[-1] in (1, 3, 4):
+            files = [png(x) for x in first.reshape(-1, *first.shape[-3:])]
+        else:
+            continue
+        suffix = "wav" if kind == "waveform" else "png"
+        for i, file in enumerate(files):
+            number = f"_{i}" if len(files) > 1 else ""
+            (folder / f"{name}{number}.{suffix}").write_bytes(file)
 
-        Image.fromarray(answer["images"][0].squeeze()).save(folder / f"{name}.png")
-    if "waveform" in answer and len(answer["waveform"]):
-        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(sample_rate)
-            samples = np.clip(answer["waveform"][0] * 32768.0, -32768, 32767)
-            file.writeframes(samples.astype("<i2").tobytes())
+
+def assignment(text: str) -> tuple[str, Any]:
+    """NAME=JSON."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be NAME=JSON, got {text!r}") from error
 
 
 def main() -> None:
@@ -508,9 +554,19 @@ def main() -> None:
     parser.add_argument("--warmup", type=Path, help="a file tf_serving_warmup_requests")
     parser.add_argument("--out", type=Path, default=Path("answers"))
     parser.add_argument("--size", type=int, nargs=2, help="height and width that pictures get")
-    parser.add_argument("--sample-rate", type=int, default=16000, help="of WAV files written")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=JSON", help="inputs, such as speaker=[3]"
+        "--sample-rate",
+        type=int,
+        help="the model's, in Hz; WAV files of another are refused, those written get it. "
+        "Default: that of the file sent; 16000 where none was",
+    )
+    parser.add_argument(
+        "--set",
+        type=assignment,
+        nargs="*",
+        default=[],
+        metavar="NAME=JSON",
+        help="inputs, such as speaker=[3]",
     )
     args = parser.parse_intermixed_args()  # files after options, too
     if not (args.grpc or args.rest) or not (args.files or args.warmup):
@@ -521,25 +577,43 @@ def main() -> None:
     if args.rest:
         clients["rest"] = RestClient(args.rest, args.model)
     scalars = {"seed": 0, "temperature": 1.0, "top_k": 1_000_000, "top_p": 1.0, "number": 4}
-    scalars |= {name: json.loads(value) for name, value in (x.split("=", 1) for x in args.set)}
+    scalars |= dict(args.set)
+    given, rates = {}, {}
+    for path in args.files:
+        try:
+            given[path] = {**read(path, args.size), **scalars}
+            rates[path.stem] = read_wav(path)[1] if path.suffix.lower() == ".wav" else None
+        except (OSError, EOFError, ValueError, wave.Error) as error:
+            parser.error(f"{path}: {error}")
+        if args.sample_rate and rates[path.stem] not in (None, args.sample_rate):
+            parser.error(f"{path} is of {rates[path.stem]} Hz, not {args.sample_rate}")
 
     def requests(client: Client) -> Iterator[tuple[str, str, dict]]:
         if args.warmup:
             for signature, inputs in warmup_requests(args.warmup):
                 yield "warmup", signature, inputs
-        for path in args.files:
-            for signature, inputs in file_requests(client, {**read(path, args.size), **scalars}):
+        for path, inputs_of_file in given.items():
+            for signature, inputs in file_requests(client, inputs_of_file):
                 yield path.stem, signature, inputs
 
+    refused = 0
     for protocol, client in clients.items():
         with client:
             for source, signature, inputs in requests(client):
                 start = time.perf_counter()
-                answer = client.predict(signature, **inputs)
+                try:
+                    answer = client.predict(signature, **inputs)
+                except ServingError as error:
+                    refused += 1
+                    print(f"{protocol} {source} {signature}: {type(error).__name__}: {error}")
+                    continue
                 took = (time.perf_counter() - start) * 1e3
                 shapes = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in answer.items())
                 print(f"{protocol} {source} {signature}: {took:.1f} ms, {shapes}")
-                store(args.out, f"{protocol}_{source}_{signature}", answer, args.sample_rate)
+                rate = args.sample_rate or rates.get(source) or 16000
+                store(args.out, f"{protocol}_{source}_{signature}", answer, rate)
+    if refused:
+        raise SystemExit(f"{refused} requests failed")
 
 
 if __name__ == "__main__":

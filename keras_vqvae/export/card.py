@@ -1,6 +1,8 @@
 """The model card of an export, and examples of TensorFlow Serving's configuration."""
 
+import json
 from typing import Any
+from urllib.parse import quote
 
 from keras_vqvae.export.fields import shape_text
 
@@ -45,8 +47,8 @@ def models_config(name: str) -> str:
 # base_path is where the server sees the folder that the versions are in.
 model_config_list {{
   config {{
-    name: "{name}"
-    base_path: "/models/{name}"
+    name: {json.dumps(name, ensure_ascii=False)}
+    base_path: {json.dumps(f"/models/{name}", ensure_ascii=False)}
     model_platform: "tensorflow"
   }}
 }}
@@ -104,7 +106,8 @@ several a dict by name. Bytes are `{{"b64": ...}}`, both ways.
 ```python
 import requests
 request = {{"signature_name": "encode", "inputs": {{"{tensor}": {to_json}}}}}
-answer = requests.post("http://localhost:8501/v1/models/{name}:predict", json=request, timeout=10)
+url = "http://localhost:8501/v1/models/{quote(name)}:predict"
+answer = requests.post(url, json=request, timeout=10)
 codes = answer.json()["outputs"]
 ```
 
@@ -115,7 +118,7 @@ import grpc, tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 channel = grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
 request = predict_pb2.PredictRequest()
-request.model_spec.name, request.model_spec.signature_name = "{name}", "encode"
+request.model_spec.name, request.model_spec.signature_name = {name!r}, "encode"
 request.inputs["{tensor}"].CopyFrom(tf.make_tensor_proto({array}))
 answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=10)
 codes = tf.make_ndarray(answer.outputs["codes"])

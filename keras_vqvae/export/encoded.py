@@ -19,6 +19,7 @@ from keras_vqvae.export.fields import Field
 _PICTURES, _SOUND = ("images", "frames"), "waveform"
 # That can be read and written: PNG knows grey and alpha too, but TensorFlow does not read it.
 _CHANNELS = (1, 3, 4)
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +86,29 @@ def _pictures(field: Field) -> _Codec:
     shape, name = (height, width, channels), f"{field.name}_bytes"
 
     def picture(encoded: tf.Tensor) -> tf.Tensor:
-        x = tf.io.decode_image(encoded, channels, expand_animations=False)
-        message = f"{name} must be pictures of shape {shape} (height, width, channels), got"
-        fits = tf.reduce_all(tf.shape(x) == shape)
-        return tf.reshape(with_checks(x, [asserted(fits, message, tf.shape(x))]), shape)
+        begin = tf.strings.substr(tf.strings.join([encoded, bytes(24)]), 0, 24)
+        is_png = tf.strings.substr(begin, 0, len(_PNG)) == _PNG
+        is_jpeg = tf.strings.substr(begin, 0, len(_JPEG)) == _JPEG
+        message = f"{name} must be JPEG or PNG, got a file that begins with"
+        known = asserted(is_png | is_jpeg, message, tf.strings.substr(encoded, 0, 8))
+        encoded = with_checks(encoded, [known])
+
+        def png_size() -> tf.Tensor:
+            raw = tf.strings.substr(begin, 16, 8)
+            return tf.reverse(tf.io.decode_raw(raw, tf.int32, little_endian=False), [0])
+
+        # By the header: a small file may be of a picture that no memory holds.
+        size = tf.cond(is_png, png_size, lambda: tf.image.extract_jpeg_shape(encoded)[:2])
+        message = f"{name} must be pictures of height and width {shape[:2]}, got"
+        fits = asserted(tf.reduce_all(size == shape[:2]), message, size)
+        encoded = with_checks(encoded, [fits])
+
+        def jpeg() -> tf.Tensor:
+            x = tf.io.decode_jpeg(encoded, min(channels, 3))
+            return tf.pad(x, [[0, 0], [0, 0], [0, channels - x.shape[-1]]], constant_values=255)
+
+        x = tf.cond(is_png, lambda: tf.io.decode_png(encoded, channels), jpeg)
+        return tf.ensure_shape(x, shape)
 
     def read(encoded: tf.Tensor) -> tf.Tensor:
         signature = tf.TensorSpec(shape, tf.uint8)

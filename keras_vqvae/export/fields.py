@@ -13,6 +13,7 @@ import tensorflow as tf
 # More than a request can sensibly ask for: longer work is several requests.
 MOST_EXAMPLES = 1024
 MOST_CODES = 16384
+MOST_CODES_IN_ALL = 2**20
 MOST_FRAMES = 1024
 
 BATCH, ONE_OR_BATCH = "batch", "1 or batch"

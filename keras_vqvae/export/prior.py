@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import at_least_one_code, one_for_each
+from keras_vqvae.export.checks import asserted, at_least_one_code, one_for_each, with_checks
 from keras_vqvae.export.endpoints import Endpoints
 from keras_vqvae.export.fields import (
     BATCH,
     MOST_CODES,
+    MOST_CODES_IN_ALL,
     MOST_EXAMPLES,
     SEED,
     TEMPERATURE,
@@ -75,7 +76,11 @@ def add_endpoints(
         top_p: tf.Tensor,
         *more: tf.Tensor,
     ) -> dict:
-        length: Any = more[0] if any_length else None
+        length: Any = None
+        if any_length:
+            codes_in_all, most = number * more[0], f"must be at most {MOST_CODES_IN_ALL}, got"
+            fits = codes_in_all <= MOST_CODES_IN_ALL
+            length = with_checks(more[0], [asserted(fits, f"number * length {most}", codes_in_all)])
         each = None
         for given in more[1:] if any_length else more:
             each = functional.never_empty(one_for_each("condition", given, number))

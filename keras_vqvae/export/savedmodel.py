@@ -23,6 +23,9 @@ from keras_vqvae.models.autoregressive import Autoregressive
 from keras_vqvae.models.video import VideoPredictor
 from keras_vqvae.models.vqvae import VQVAE
 
+# Requests for warming up are run by each start of a server, and its file goes with the model.
+_MOST_IN_WARMUP = 8
+
 
 def export_savedmodel(
     vqvae: Autoencoder | VideoPredictor,
@@ -90,8 +93,9 @@ def export_savedmodel(
             `frames_bytes` for `images` and `frames`, strings without the sides of a picture; and
             sound as WAV of 16 bits, mono, `waveform_bytes` for `waveform`. Not for streams.
         overwrite: whether a version that is there is replaced, in one move.
-        examples: some data as `encode` takes it, for the warm-up requests: two real pictures, say
-            (of a `VideoPredictor` two contexts). None for noise.
+        examples: some data as `encode` takes it without `encoded`, for the warm-up requests: two
+            real pictures, say (of a `VideoPredictor` two contexts); the first 8 are used. None for
+            noise.
         training_data: what the model was trained on and under which licence, for the model card.
 
     Raises:
@@ -162,14 +166,17 @@ def _checked_examples(vqvae: Any, examples: Any) -> np.ndarray:
         module = audio if isinstance(vqvae, AudioVQVAE) else video
     if examples is None:
         return module.example_of(vqvae)
-    examples = np.asarray(examples)
     try:
-        module.check_example(vqvae, examples)
+        some = np.asarray(examples)
+        if not some.shape:  # anything that is no array becomes a scalar of objects
+            raise ValueError(f"must be an array of some data as encode takes it, got {examples!r}")
+        some = some[:_MOST_IN_WARMUP]
+        module.check_example(vqvae, some)
     except ValueError as error:
         raise ValueError(f"examples: {error}") from error
-    if not len(examples):
+    if not len(some):
         raise ValueError("examples must be at least one, got none")
-    return examples
+    return some
 
 
 def _endpoints(

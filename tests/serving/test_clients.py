@@ -187,8 +187,28 @@ def test_numbers_get_the_signatures_dtype(client, good: dict) -> None:
         client.predict(signature, **{**good[signature], **scalars}),
         client.predict(signature, **good[signature]),
     )
-    with pytest.raises(example.InvalidArgumentError, match="seed must be int32, got 0.5"):
+    with pytest.raises(example.InvalidArgumentError, match="seed must be int32, got float64 0.5"):
         client.predict(signature, **{**good[signature], "seed": 0.5})
+
+
+def test_arrays_get_the_signatures_dtype_where_that_keeps_their_values(client, good: dict) -> None:
+    [(name, x)] = good["encode"].items()
+    if x.dtype == object:
+        pytest.skip("takes files")
+    codes = client.predict("encode", **{name: x})
+    assert_same(client.predict("encode", **{name: x.astype("float64")}), codes)
+    assert_same(client.predict("encode", **{name: x.tolist()}), codes)
+    others = {k: v for k, v in good["decode"].items() if k != "codes"}
+    wide = {k: v.astype("int64") if v.dtype == np.int32 else v for k, v in others.items()}
+    assert_same(
+        client.predict("decode", codes=codes["codes"].astype("int64"), **wide),
+        client.predict("decode", **codes, **others),
+    )
+    with pytest.raises(example.InvalidArgumentError, match="codes must be int32, got int64") as got:
+        client.predict("decode", codes=np.full((1000, 4), 2**40), **others)
+    assert len(str(got.value)) < 200
+    with pytest.raises(example.InvalidArgumentError, match="codes:"):
+        client.predict("decode", codes=[[1, 2], [3]], **others)
 
 
 def test_streams_of_sound_are_the_whole(client, reference: Any, good: dict) -> None:
@@ -349,6 +369,26 @@ def test_retries_end_at_the_deadline(echo: Callable, double: Double) -> None:
     assert time.monotonic() - start < 5
 
 
+def test_a_try_cut_short_says_what_was_heard_before() -> None:
+    """The last try has what is left of the deadline, perhaps too little for any answer."""
+
+    class Failing(example.Client):
+        def _request(self, *_):
+            return None
+
+        def _predict(self, *_):
+            raise errors.pop(0)
+
+    known = {"serving_default": example.Signature({}, {})}
+    client = Failing("m", backoff=0.001, signatures=known)
+    errors = [example.UnavailableError("not yet"), example.DeadlineExceededError("in 1 ms")]
+    with pytest.raises(example.UnavailableError, match="not yet"):
+        client.predict()
+    errors = [example.DeadlineExceededError("in 1 ms")]
+    with pytest.raises(example.DeadlineExceededError):
+        client.predict()
+
+
 def test_deadlines(echo: Callable, double: Double) -> None:
     client = echo()
     assert client.predict(images_bytes=FILES, number=0)["number"] == 1
@@ -419,6 +459,51 @@ def test_script(double: Double, folder: Path, tmp_path: Path, monkeypatch, capsy
             path = tmp_path / "answers" / f"{protocol}_{source}_serving_default.npz"
             stored = np.load(path, allow_pickle=True)
             assert stored["images_bytes"].tolist() == files and stored["number"] == number
+    written = {x.name: x.read_bytes() for x in (tmp_path / "answers").glob("*.png")}
+    assert written["rest_picture_serving_default.png"] == picture
+    assert written["grpc_warmup_serving_default.png"] == FILES[0]
+
+
+@pytest.mark.parametrize("size", [None, (4, 5)])
+def test_script_sends_pictures_of_the_size_asked_for(tmp_path: Path, size) -> None:
+    (tmp_path / "picture.png").write_bytes(example.png(np.zeros((2, 3, 3), "uint8")))
+    given = example.read(tmp_path / "picture.png", size)
+    shape = (*(size or (2, 3)), 3)
+    assert given["images"].shape == (1, *shape)
+    assert tf.io.decode_png(given["images_bytes"][0]).shape == shape
+
+
+def test_script_goes_on_after_a_refusal(double: Double, tmp_path, monkeypatch, capsys) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(example.png(np.zeros((2, 3, 3), "uint8")))
+    files = [str(tmp_path / f"{name}.png") for name in "ab"]
+    line = ["client.py", "echo", *files, "--rest", double.rest_url, "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*line, "--set", "number=1000"])
+    with pytest.raises(SystemExit, match="2 requests failed"):
+        example.main()
+    said = capsys.readouterr().out
+    assert (
+        said.count("InvalidArgumentError: assertion failed: [number must be small, got] [1000") == 2
+    )
+    monkeypatch.setattr(sys, "argv", [*line, "--set", "number=x"])
+    with pytest.raises(SystemExit):
+        example.main()
+    assert "must be NAME=JSON, got 'number=x'" in capsys.readouterr().err
+
+
+def test_files_of_answers(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), "uint8")
+    waveform = np.linspace(-1, 1, 8, dtype="float32")[None]
+    answer = {"frames": frames, "waveform": waveform, "codes": np.zeros((2, 3), "int32")}
+    example.store(tmp_path, "of", answer, 8000)
+    names = ["of.npz", "of.wav", "of_0.png", "of_1.png", "of_2.png"]
+    assert sorted(x.name for x in tmp_path.iterdir()) == names
+    np.testing.assert_array_equal(
+        tf.io.decode_png((tmp_path / "of_1.png").read_bytes()), frames[0, 1]
+    )
+    samples, rate = example.read_wav(tmp_path / "of.wav")
+    np.testing.assert_allclose(samples, waveform[0], atol=1 / 32768)
+    assert rate == 8000
 
 
 def test_script_says_what_is_missing(double: Double, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -431,3 +516,7 @@ def test_script_says_what_is_missing(double: Double, tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "answers")])
     example.main()
     assert "serving_default: left out, it needs images_bytes" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*arguments, "--sample-rate", "16000"])
+    with pytest.raises(SystemExit):
+        example.main()
+    assert "sound.wav is of 8000 Hz, not 16000" in capsys.readouterr().err
