@@ -1,6 +1,6 @@
 # make demo | test | test-all | test-next | lint | bench | lock
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-PYTEST = -m pytest -n 2 --dist loadfile -q
+PYTEST = -m pytest -n 2 --dist loadfile -q --durations=60 --durations-min=3
 
 .PHONY: demo test test-all test-next lint bench lock clean
 

@@ -126,10 +126,13 @@ def sharpness(run: Path, steps: int | None, most: int) -> dict:
     from keras_vqvae.data import video
 
     predictor = keras.models.load_model(run / "predictor.keras")
-    name = json.loads((run / "arguments.json").read_text())["preset"]
-    preset = example.PRESETS[name]
-    steps = steps or preset.steps
-    episodes, held_out, names = example.load(argparse.Namespace(data=None), preset)
+    given = json.loads((run / "arguments.json").read_text())
+    preset = example.PRESETS[given["preset"]]
+    if steps is None:
+        steps = preset.steps if given["steps"] == "None" else int(given["steps"])
+    data = None if given["data"] == "None" else Path(given["data"])
+    source = argparse.Namespace(data=data, size=int(given["size"]), actions=given["actions"])
+    episodes, held_out, names = example.load(source, preset)
     side = predictor.image_shape[0]
 
     def pairs(window: dict) -> tuple:
@@ -184,7 +187,7 @@ def sharpness(run: Path, steps: int | None, most: int) -> dict:
             for way, made in ways.items()
         }
     return {
-        "preset": name,
+        "preset": given["preset"],
         "steps": steps,
         "seconds_of_training_pixels": round(seconds),
         "parameters": {

@@ -18,7 +18,7 @@ from pathlib import Path
 import common
 import numpy as np
 
-DEGREES = np.arange(5.0, 18.0)
+DEGREES = np.arange(5.0, 18.0, 0.25)
 EDGE = 0.99  # of half a picture: beyond there is nothing to interpolate
 
 
@@ -41,7 +41,7 @@ def projected(frame: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
     frame = frame.astype("float32")
     upper = frame[top, left] * (1 - a) + frame[top, left + 1] * a
     lower = frame[top + 1, left] * (1 - a) + frame[top + 1, left + 1] * a
-    return upper * (1 - b) + lower * b, np.abs(x) <= EDGE
+    return upper * (1 - b) + lower * b, (np.abs(x) <= EDGE) & (np.abs(y) <= EDGE)
 
 
 def angles(frames: np.ndarray, ways: np.ndarray) -> np.ndarray:

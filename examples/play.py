@@ -49,10 +49,14 @@ const keys = {{ keys|tojson }}, frame = document.getElementById("frame");
 const said = document.getElementById("said");
 let walk = null, held = null, busy = false, steps = 0;
 async function ask(what, body) {
-  const answer = await fetch(what, {method: "POST", headers: {"Content-Type": "application/json"},
-                                    body: JSON.stringify(body)});
-  const found = await answer.json();
-  if (!answer.ok) { said.textContent = found.error; held = null; return null; }
+  let found, refused = true;
+  try {
+    const answer = await fetch(what, {method: "POST", headers: {"Content-Type": "application/json"},
+                                      body: JSON.stringify(body)});
+    found = await answer.json();
+    refused = !answer.ok;
+  } catch (error) { found = {error: `The server does not answer: ${error.message}`}; }
+  if (refused) { said.textContent = found.error; held = null; return null; }
   frame.src = found.frame;
   return found;
 }
@@ -79,6 +83,7 @@ addEventListener("keydown", event => {
   }
 });
 addEventListener("keyup", event => { if (keys[event.key] === held) held = null; });
+addEventListener("blur", () => { held = null; });
 for (const button of document.querySelectorAll("[data-action]"))
   button.addEventListener("click", () => step(Number(button.dataset.action)));
 document.getElementById("start").addEventListener("click", start);
@@ -148,7 +153,7 @@ def make_app(
         if type(action) is not int or not 0 <= action < len(actions):
             return refused(f"action must be an integer in [0, {len(actions)}), got {action!r}")
         with one_at_a_time:
-            if asked["walk"] not in walks:
+            if not isinstance(asked["walk"], str) or asked["walk"] not in walks:
                 return refused("this walk is not known any more: start elsewhere")
             begin = time.perf_counter()
             walk = walks[asked["walk"]]
@@ -168,6 +173,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--temperature", type=float, default=1.0)
     args = parser.parse_args()
+    if not 0 < args.temperature < float("inf"):
+        parser.error(f"--temperature must be positive and finite, got {args.temperature}")
     if not (args.run / "predictor.keras").exists():
         parser.error(f"{args.run} has no predictor.keras: run examples/video_prediction.py first")
     predictor = keras.models.load_model(args.run / "predictor.keras")

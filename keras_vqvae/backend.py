@@ -72,27 +72,6 @@ def uniforms(shape: tuple, seed: Tensor) -> Tensor:
     return jax.random.uniform(key, shape, dtype="float32")
 
 
-def uniforms_by_row(shape: tuple, seed: Tensor, rows: Tensor) -> Tensor:
-    """Uniform numbers `(n, *shape)`, of which each slice is decided by the seed and its row.
-
-    Args:
-        shape: of a slice.
-        seed: an integer or an integer scalar tensor, of 32 bits.
-        rows: int32 `(n,)`, the slices' numbers.
-    """
-    if BACKEND == "tensorflow":
-        seed = tf.cast(seed, "int64")
-        return tf.map_fn(
-            lambda row: uniforms(shape, tf.stack([seed, tf.cast(row, "int64")])),
-            rows,
-            fn_output_signature="float32",
-        )
-    seed = jax.numpy.asarray(seed).astype("uint32")
-    return jax.vmap(lambda row: uniforms(shape, jax.numpy.stack([seed, row.astype("uint32")])))(
-        rows
-    )
-
-
 def uniforms_by_place(shape: tuple, seed: Tensor, rows: Tensor, examples: Tensor) -> Tensor:
     """Uniform numbers, of which each slice is decided by the seed, its row and its example.
 

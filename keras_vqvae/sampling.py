@@ -224,16 +224,14 @@ def given_frames(grid_shape: tuple, frames: Any, examples: Any, seed: Any) -> Po
     Args:
         grid_shape: (rows, columns) of a frame's codes.
         frames: int32 `(frames,)`, the frames' numbers.
-        examples: int32 `(batch,)`, the examples' numbers, below 65,536.
+        examples: int32 `(batch,)`, the examples' numbers.
         seed: an integer, or an integer scalar tensor.
 
     Returns:
         tensors `(frames, batch, rows, columns)`. What a frame of an example gets depends on the
         seed and the two numbers alone.
     """
-    rows = ops.cast(frames, "int32")[:, None] * 65536 + ops.cast(examples, "int32")[None]
-    u = backend.uniforms_by_row(grid_shape, seed, ops.reshape(rows, (-1,)))
-    u = ops.reshape(u, (ops.shape(rows)[0], -1, *grid_shape))
+    u = backend.uniforms_by_place(grid_shape, seed, frames, examples)
     known = ops.zeros_like(u, dtype="int32")
     return Positions(u, known, known > 0)
 

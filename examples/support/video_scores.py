@@ -9,13 +9,24 @@ from keras_vqvae.data.video import Episode
 
 # Frames of a quarter of the width are the most that a turn shifts a picture by.
 LARGEST_SHIFT = 16
+MOST_WINDOWS = 2000  # that are held in memory; about 200 kB each
 
 
 def cut(episodes: Sequence[Episode], length: int, every: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows `(n, length, ...)` of frames and of actions."""
+    """Windows `(n, length, ...)` of frames and of actions, at most 2,000 from all over.
+
+    Raises:
+        ValueError: no episode is so long.
+    """
     places = [(e, t) for e in episodes for t in range(0, len(e) - length + 1, every)]
+    if not places:
+        longest = max((len(e) for e in episodes), default=0)
+        raise ValueError(
+            f"held-out episodes must have at least {length} frames, the longest has {longest}"
+        )
+    some = [places[i] for i in evenly(len(places), MOST_WINDOWS)]
     frames, actions = (
-        np.stack([getattr(e, name)[t : t + length] for e, t in places])
+        np.stack([getattr(e, name)[t : t + length] for e, t in some])
         for name in ("frames", "actions")
     )
     return frames, actions
@@ -58,10 +69,9 @@ def shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     peaks = np.fft.ifft2(cross / np.maximum(np.abs(cross), 1e-6)).real
     along = np.fft.fftshift(peaks, (1, 2))
     middle_row, middle = along.shape[1] // 2, along.shape[2] // 2
-    near = along[
-        :, middle_row - 2 : middle_row + 3, middle - LARGEST_SHIFT : middle + LARGEST_SHIFT + 1
-    ].max(1)
-    return near.argmax(1) - LARGEST_SHIFT
+    most = min(LARGEST_SHIFT, along.shape[2] // 2 - 1)
+    near = along[:, middle_row - 2 : middle_row + 3, middle - most : middle + most + 1].max(1)
+    return near.argmax(1) - most
 
 
 def obedience(

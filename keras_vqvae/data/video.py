@@ -19,6 +19,7 @@ import dataclasses
 import os
 import pathlib
 import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -204,16 +205,20 @@ def _of(actions: np.ndarray | None) -> str:
 
 def episodes_of(recording: Recording) -> list[Episode]:
     """The episodes of a recording of ViZDoom, views of its arrays."""
-    starts = np.flatnonzero(recording.episode_starts)
-    ends = [*starts[1:], len(recording.frames)]
     return [
         Episode(
             recording.frames[start:end],
             recording.actions[start:end],
             f"{recording.maps[recording.map_ids[start]]}, frame {start}",
         )
-        for start, end in zip(starts, ends, strict=True)
+        for start, end in _pieces(recording.episode_starts)
     ]
+
+
+def _pieces(episode_starts: np.ndarray) -> list[tuple[int, int]]:
+    """First frame of each episode, and that after its last."""
+    begins = [0, *(1 + np.flatnonzero(episode_starts[1:]))][: len(episode_starts)]
+    return list(zip(begins, [*begins[1:], len(episode_starts)], strict=True))
 
 
 def encode(
@@ -226,7 +231,7 @@ def encode(
             episode is coded as a whole, and loses the frames at its end that make no whole code.
         episodes: of frames.
         path: a file to keep the codes in, and to take them from if it is there and is of the same
-            weights and as many frames; else it is written anew.
+            weights and frames; else it is written anew.
 
     Raises:
         ValueError: the frames are none of `vqvae`'s.
@@ -234,9 +239,18 @@ def encode(
     episodes = list(episodes)
     _check_alike(episodes)
     each = getattr(vqvae, "frames_per_code", 1)
-    episodes = [_whole_codes(episode, each) for episode in episodes]
+    short = [episode for episode in episodes if len(episode) < each]
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(episodes)} episodes are shorter than the {each} frames of a "
+            f"code and are left out, such as {short[0].name or 'one'} of {len(short[0])}",
+            stacklevel=2,
+        )
+    episodes = [_whole_codes(episode, each) for episode in episodes if len(episode) >= each]
+    if not episodes:
+        raise ValueError("there are no episodes to encode.")
     total = sum(map(len, episodes))
-    of_what = fingerprint(vqvae, total)
+    of_what = fingerprint(vqvae, total, [str(len(episodes)), _checksum(episodes)])
     file = pathlib.Path(path) if path is not None else None
     codes = _kept(file, of_what) if file is not None else None
     if codes is None:
@@ -251,6 +265,14 @@ def encode(
         dataclasses.replace(episode, frames=part)
         for episode, part in zip(episodes, np.split(codes, ends), strict=True)
     ]
+
+
+def _checksum(episodes: list[Episode]) -> str:
+    sum_of_all = 0
+    for episode in episodes:
+        sum_of_all = zlib.crc32(str(episode.frames.shape).encode(), sum_of_all)
+        sum_of_all = zlib.crc32(np.ascontiguousarray(episode.frames).data, sum_of_all)
+    return f"{sum_of_all:08x}"
 
 
 def _whole_codes(episode: Episode, each: int) -> Episode:
@@ -303,6 +325,8 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
     """The episodes in a folder and all folders below it, one a file, sorted by path.
 
     - `.npz` files with arrays `frames` and, if there are any, `actions`, as `Episode` has them;
+      with `episode_starts` too, bool `(n,)`, such as `record(path=...)` writes, an episode begins
+      at each of these;
     - videos (MP4 and others that ffmpeg reads), with the actions in a CSV file of the same name:
       a line for each frame, of one integer, or several numbers, under a heading. Videos need
       `pip install ".[video]"` in a checkout.
@@ -325,23 +349,50 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
         raise ValueError(
             f"`folder` {folder} has no episodes: no .npz file and no video ({', '.join(_VIDEOS)})."
         )
+    found = []
+    for file in files:
+        if file.suffix.lower() == ".npz":
+            found += _read_npz(file)
+        else:
+            found.append(_read_video(file, image_size))
+    return _of_one_kind(found)
+
+
+def _of_one_kind(episodes: list[Episode]) -> list[Episode]:
+    """With vectors as floats in all, where they are in some: others may happen to be whole."""
+    if not any(e.actions is not None and e.actions.dtype.kind == "f" for e in episodes):
+        return episodes
     return [
-        _read_npz(file) if file.suffix.lower() == ".npz" else _read_video(file, image_size)
-        for file in files
+        dataclasses.replace(e, actions=e.actions.astype("float32"))
+        if e.actions is not None and e.actions.ndim == 2
+        else e
+        for e in episodes
     ]
 
 
-def _read_npz(file: pathlib.Path) -> Episode:
+def _read_npz(file: pathlib.Path) -> list[Episode]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             names = set(arrays.files)
             frames = arrays["frames"]
             actions = arrays["actions"] if "actions" in names else None
+            starts = arrays["episode_starts"] if "episode_starts" in names else None
     except KeyError as error:
         raise ValueError(f"{file} has no array `frames`, but {sorted(names)}.") from error
     except Exception as error:  # whatever a damaged file may raise
         raise ValueError(f"{file} cannot be read: {error}") from error
-    return Episode(frames, actions, str(file))
+    whole = Episode(frames, actions, str(file))  # checks them
+    if starts is None:
+        return [whole]
+    if starts.shape != (len(frames),) or starts.dtype != bool:
+        raise ValueError(
+            f"{file}: episode_starts must be bool, one for each of the {len(frames)} frames, got "
+            f"{starts.dtype} of shape {starts.shape}."
+        )
+    return [
+        Episode(frames[a:b], None if actions is None else actions[a:b], f"{file}, frame {a}")
+        for a, b in _pieces(starts)
+    ]
 
 
 def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episode:
@@ -366,7 +417,9 @@ def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episo
 
 def _read_actions(table: pathlib.Path) -> np.ndarray:
     with open(table, newline="") as stream:
-        rows = list(csv.reader(stream))[1:]
+        heading, *rows = list(csv.reader(stream)) or [[]]
+    if heading and all(_is_number(cell) for cell in heading):
+        raise ValueError(f"{table} must have a heading, its first line is {','.join(heading)}")
     try:
         values = np.array([[float(cell) for cell in row] for row in rows], "float32")
     except ValueError as error:
@@ -378,6 +431,14 @@ def _read_actions(table: pathlib.Path) -> np.ndarray:
     if all(cell.strip().lstrip("+-").isdigit() for row in rows for cell in row):
         values = values.astype("int32")
     return values[:, 0] if values.shape[1] == 1 and values.dtype == np.int32 else values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_records(folder: str | os.PathLike) -> list[Episode]:
@@ -429,7 +490,15 @@ def read_tfds(
     found = []
     for number, example in enumerate(examples):
         steps = list(example["steps"].as_numpy_iterator())
+        if not steps:
+            continue
         observations = [step["observation"] for step in steps]
+        if isinstance(observations[0], dict) and image not in observations[0]:
+            raise ValueError(
+                f"image: observations of {name} have no {image!r}, but {sorted(observations[0])}."
+            )
+        if action is not None and action not in steps[0]:
+            raise ValueError(f"action: steps of {name} have no {action!r}, but {sorted(steps[0])}.")
         frames = np.stack([o[image] if isinstance(o, dict) else o for o in observations])
         actions = np.stack([step[action] for step in steps]) if action is not None else None
         if actions is not None and actions.dtype.kind == "f":

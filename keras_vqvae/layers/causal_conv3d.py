@@ -68,8 +68,7 @@ class CausalConv3DTranspose(keras.layers.Conv3DTranspose):
         whole = super().call(x)
         # What a window reaches beyond the frames of its input falls on later ones: it is the end
         # that is cut off.
-        _, (top, bottom), (left, right) = _beyond(self)
-        after = self.kernel_size[0] - self.strides[0]
+        (after, _), (top, bottom), (left, right) = _beyond(self)
         return whole[:, : -after or None, top : -bottom or None, left : -right or None]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -84,6 +83,8 @@ class CausalConv3DTranspose(keras.layers.Conv3DTranspose):
 
 
 def _check_windows(layer: Any, why: str) -> None:
+    if layer.data_format != "channels_last":
+        raise ValueError(f"data_format must be channels_last, got {layer.data_format}")
     if any(w < s for w, s in zip(layer.kernel_size, layer.strides, strict=True)):
         raise ValueError(
             f"kernel_size={layer.kernel_size} is smaller than strides={layer.strides}: {why}"

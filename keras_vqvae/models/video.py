@@ -194,6 +194,9 @@ class VideoPredictor(Model):
         windows = ops.stack([vectors[:, i : i + steps] for i in range(past)], 2)
         action = None
         if actions is not None:
+            if self.actions != "continuous":
+                most = self.num_actions if self.actions == "discrete" else 2
+                actions = backend.checked_range("actions", actions, most)
             actions = functional.never_empty(self._features(actions))
             first = self.context_frames - 1
             action = _fold(self._by_step(actions[:, first : first + steps * each]))
@@ -204,7 +207,7 @@ class VideoPredictor(Model):
         return {"outputs": ops.reshape(logits, shape)[:batch], "codes": following[:batch]}
 
     def _codes_and_actions(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        x = x if isinstance(x, dict) else {_kind(x): x}
+        x = x if isinstance(x, dict) else {self._kind(x): x}
         if "codes" in x:
             codes = functional.never_empty(ops.cast(x["codes"], "int32"))
         else:
@@ -233,7 +236,7 @@ class VideoPredictor(Model):
         if isinstance(self.vqvae, VideoVQVAE):
             return self._by_vqvae("encode", frames, max(1, batch_size // (frames.shape[1] or 1)))
         codes = self._by_vqvae("encode", _fold(frames), batch_size)
-        return _reshape(codes, (-1, ops.shape(frames)[1], *self.grid_shape))
+        return _reshape(codes, (*ops.shape(frames)[:2], *self.grid_shape))
 
     def decode_after(self, past: Any, codes: Any, batch_size: int = 64) -> Any:
         """Frames of codes, given those before them.
@@ -253,7 +256,7 @@ class VideoPredictor(Model):
             frames = self._by_vqvae("decode", whole, max(1, batch_size // length))
             return frames[:, (ops.shape(whole)[1] - ops.shape(codes)[1]) * self.frames_per_code :]
         frames = self._by_vqvae("decode", _fold(codes), batch_size)
-        return _reshape(frames, (-1, ops.shape(codes)[1], *self.image_shape))
+        return _reshape(frames, (*ops.shape(codes)[:2], *self.image_shape))
 
     def _by_vqvae(self, name: str, x: Any, batch_size: int) -> Any:
         if isinstance(x, np.ndarray):
@@ -265,22 +268,34 @@ class VideoPredictor(Model):
         each = self.frames_per_code
         if each == 1:
             return actions
-        return _reshape(actions, (-1, ops.shape(actions)[1] // each, each * self.num_actions))
+        batch, frames = ops.shape(actions)[:2]
+        return _reshape(actions, (batch, frames // each, each * self.num_actions))
 
     def _vectors(self, codes: Tensor) -> Tensor:
-        vectors = self.vqvae.quantizer.decode(codes)
-        return ops.cast(ops.stop_gradient(vectors), self.compute_dtype)
+        """Vectors of codes around the codebook's mean, `(..., code_dim)`, in the compute dtype."""
+        vectors, mean = self.vqvae.quantizer.decode(codes), self._codebook()[1]
+        vectors = ops.cast(ops.stop_gradient(vectors), "float32") - mean
+        return ops.cast(vectors, self.compute_dtype)
+
+    def _codebook(self) -> tuple[Tensor, Tensor]:
+        """All vectors around their mean, and that, in float32 whatever the policy."""
+        every = ops.arange(self.num_codes, dtype="int32")
+        vectors = ops.stop_gradient(self.vqvae.quantizer.decode(every[None, None])[0, 0])
+        vectors = ops.cast(vectors, "float32")
+        mean = ops.mean(vectors, 0)
+        return vectors - mean, mean
 
     def _nearness(self, maps: Tensor, moved: Tensor) -> Tensor:
         """Logits `(batch, *grid_shape, num_codes)`: how near codes are to what is expected."""
-        every = ops.arange(self.num_codes, dtype="int32")
-        vectors = self._vectors(every[None, None])[0, 0]
-        spread = ops.mean(ops.sum(ops.square(vectors - ops.mean(vectors, 0)), -1))
-        expected = moved + self._changes(maps)
-        near = ops.matmul(expected, ops.transpose(vectors)) - ops.sum(ops.square(vectors), -1) / 2
+        vectors, _ = self._codebook()
+        squares = ops.sum(ops.square(vectors), -1)
+        expected = ops.cast(moved + self._changes(maps), "float32")
+        near = ops.matmul(expected, ops.transpose(vectors)) - squares / 2
         # Of distances in units of the codebook's own; at most some hundreds.
-        scale = ops.exp(ops.minimum(self._scale(maps) + _SCALE, _LARGEST_SCALE))
-        return near * scale / ops.maximum(spread, 1e-6)
+        scale = ops.minimum(ops.cast(self._scale(maps), "float32") + _SCALE, _LARGEST_SCALE)
+        near = near * ops.exp(scale) / ops.maximum(ops.mean(squares), 1e-6)
+        # The likeliest, at 0, have the finest steps of a coarser dtype.
+        return ops.cast(near - ops.max(near, -1, keepdims=True), self.compute_dtype)
 
     def _features(self, actions: Tensor) -> Tensor:
         """Actions as vectors, `(..., num_actions)`."""
@@ -292,7 +307,7 @@ class VideoPredictor(Model):
 
     def per_example_loss(self, x: Any, outputs: dict) -> Tensor:
         bits = self._bits(outputs) / outputs["outputs"].shape[1]
-        self._frame_tracker.update_state(bits)
+        self._frame_tracker.update_state(bits / self.frames_per_code)
         return bits / math.prod(self.grid_shape)
 
     def _bits(self, outputs: dict) -> Tensor:
@@ -336,7 +351,7 @@ class VideoPredictor(Model):
             wanted = '{"frames": frames, "actions": actions}' if names else "frames or codes"
             raise ValueError(f"data must be {wanted}, got a {type(x).__name__}")
         else:
-            kind = _kind(x)
+            kind = self._kind(x)
             x = {kind: x}
         windows = x[kind]
         self._check_windows(kind, windows)
@@ -352,7 +367,14 @@ class VideoPredictor(Model):
         if names:
             self.check_actions(x["actions"], windows.shape[0], time)
 
+    def _kind(self, x: Any) -> str:
+        """Whether an array is of frames, be it of a single video, or of codes."""
+        is_frames = len(x.shape) == 5 or tuple(x.shape[-3:]) == self.image_shape
+        return "frames" if is_frames else "codes"
+
     def _check_windows(self, kind: str, x: Any) -> None:
+        if not hasattr(x, "dtype"):
+            raise ValueError(f"{kind} must be an array or a tensor, got a {type(x).__name__}")
         if kind == "codes":
             check_codes(x, (None, *self.grid_shape), self.num_codes)
             return
@@ -384,8 +406,9 @@ class VideoPredictor(Model):
         shape = (time,) if discrete else (time, self.num_actions)
         got = tuple(actions.shape)
         if not is_batch_of(actions, shape) or (None not in (batch, got[0]) and batch != got[0]):
+            frames = "" if time is None else f" and {time} frames"
             raise ValueError(
-                f"actions must be {kind}, of {batch} examples and {time} frames, got shape {got}"
+                f"actions must be {kind}, of {batch} examples{frames}, got shape {got}"
             )
         values = backend.concrete(actions)
         if values is None or not values.size:
@@ -532,7 +555,7 @@ class VideoPredictor(Model):
         state: dict[str, Any],
         action: Any = None,
         *,
-        seed: int = 0,
+        seed: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float = 1.0,
@@ -548,12 +571,20 @@ class VideoPredictor(Model):
         Returns:
             the frame, uint8 `(n, height, width, channels)`, or of a `VideoVQVAE` `(n,
             frames_per_code, height, width, channels)`, and the state for the next step.
+
+        Raises:
+            ValueError: the state or the action does not fit, or an argument is out of its range.
         """
         options = checked_options(self.num_codes, temperature, top_k, top_p)
-        codes, n = state["codes"], len(state["codes"])
-        each = self.frames_per_code
+        codes, each = np.asarray(state["codes"]), self.frames_per_code
+        self._check_windows("codes", codes)
+        self._check_context(codes.shape[1] * each)
+        self.frame_model.check_weights()
+        n = len(codes)
         actions = None if action is None else np.asarray(action)
         if actions is not None and each == 1:
+            if not actions.shape:
+                raise ValueError(f"action must be of {n} examples, np.array([...]), got {action!r}")
             actions = actions[:, None]
         vectors = self._future(actions, n, None if self.num_actions else each)
         if vectors.shape[1] != 1:
@@ -675,18 +706,9 @@ class _FrameSampler:
         return logits + ops.take(added, position, axis=0), (inner, added)
 
 
-def _kind(x: Any) -> str:
-    """Whether an array is of frames or of codes."""
-    return "frames" if len(x.shape) == 5 else "codes"
-
-
 def _reshape(x: Any, shape: tuple) -> Any:
     """Of an array an array, of a tensor a tensor."""
-    if not isinstance(x, np.ndarray):
-        return ops.reshape(x, shape)
-    if x.size == 0:  # numpy cannot tell what -1 is to be
-        shape = tuple(len(x) if side == -1 else side for side in shape)
-    return x.reshape(shape)
+    return x.reshape(shape) if isinstance(x, np.ndarray) else ops.reshape(x, shape)
 
 
 def _fold(x: Any) -> Any:

@@ -130,9 +130,10 @@ class VQVAE(Autoencoder):
 
     def _check_pixels(self, name: str, x: Any) -> None:
         if not hasattr(x, "dtype"):
+            key = "image" if name == "images" else name
             raise ValueError(
                 f"{name} must be one uint8 array or tensor, got a {type(x).__name__}. Of a dataset "
-                'of dicts take dataset.map(lambda d: d["image"]), of pairs '
+                f'of dicts take dataset.map(lambda d: d["{key}"]), of pairs '
                 "dataset.map(lambda x, y: x)"
             )
         dtype = keras.backend.standardize_dtype(x.dtype)

@@ -118,7 +118,7 @@ def test_episodes_of_a_recording() -> None:
     np.testing.assert_array_equal(np.concatenate([e.frames for e in episodes]), frames)
 
 
-def test_codes_are_kept_and_made_anew_for_other_weights(
+def test_codes_are_kept_and_made_anew_for_other_weights_and_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vqvae = ImageVQVAE((4, 6, 3), 7, 2, downsampling=2, hidden=4, residual_hidden=4)
@@ -134,6 +134,14 @@ def test_codes_are_kept_and_made_anew_for_other_weights(
     again = video.encode(vqvae, episodes, file)
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(encoded, again, strict=True))
     monkeypatch.undo()
+
+    # As many frames, one of which is another; and other beginnings of episodes.
+    others = [episode(0, 70), episode(2, 3)]
+    np.testing.assert_array_equal(
+        video.encode(vqvae, others, file)[1].frames, vqvae.encode(others[1].frames)
+    )
+    ends = [len(e) for e in video.encode(vqvae, [episode(0, 3), episode(0, 70)], file)]
+    assert ends == [3, 70]
 
     vqvae.quantizer.trainable = True
     vqvae.encoder.weights[0].assign(vqvae.encoder.weights[0] + 0.5)
@@ -165,6 +173,36 @@ def test_codes_of_several_frames(actions: str, monkeypatch: pytest.MonkeyPatch) 
     if actions != "none":
         expected = [e.actions[2 * t : 2 * t + 6] for e, t in places]
         np.testing.assert_array_equal(windows["actions"], expected)
+
+
+def test_episodes_shorter_than_a_code_are_left_out_and_counted() -> None:
+    vqvae = VideoVQVAE((4, 6, 3), 16, 4, hidden=4, residual_blocks=1, downsampling=(4, 2, 2))
+    with pytest.warns(UserWarning, match="2 of 3 episodes are shorter than the 4 frames of a code"):
+        (coded,) = video.encode(vqvae, [episode(0, 3), episode(1, 9), episode(2, 1)])
+    assert coded.frames.shape == (2, 2, 3) and len(coded.actions) == 8
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no episodes to encode"):
+        video.encode(vqvae, [episode(0, 3)])
+
+
+def test_a_recording_in_a_folder_is_its_episodes(tmp_path: Path) -> None:
+    one = episode(0, 9)
+    starts = np.arange(9) % 4 == 0
+    arrays = {"frames": one.frames, "actions": one.actions, "map_ids": np.zeros(9, "int32")}
+    np.savez(tmp_path / "walk.npz", episode_starts=starts, **arrays)
+    read = video.read_folder(tmp_path)
+    assert [len(e) for e in read] == [4, 4, 1]
+    np.testing.assert_array_equal(read[1].frames, one.frames[4:8])
+    np.testing.assert_array_equal(read[1].actions, one.actions[4:8])
+    np.savez(tmp_path / "walk.npz", episode_starts=starts[:5], **arrays)
+    with pytest.raises(ValueError, match=r"walk\.npz: episode_starts must be bool"):
+        video.read_folder(tmp_path)
+
+
+def test_vectors_that_happen_to_be_whole_are_floats_among_floats(tmp_path: Path) -> None:
+    for name, dtype in (("a", "int32"), ("b", "float32")):
+        actions = np.ones((5, 2), dtype)
+        np.savez(tmp_path / f"{name}.npz", frames=episode(1, 5).frames, actions=actions)
+    assert {e.actions.dtype for e in video.read_folder(tmp_path)} == {np.dtype("float32")}
 
 
 def test_folder_of_arrays(tmp_path: Path) -> None:
@@ -200,6 +238,9 @@ def test_folder_of_videos(tmp_path: Path) -> None:
     assert video.read_folder(tmp_path)[0].actions.shape == (6, 2)
     (tmp_path / "walk.csv").write_text("x\n" + "1\n" * 5)
     with pytest.raises(ValueError, match="walk.mp4: actions must be one for each of the 6 frames"):
+        video.read_folder(tmp_path)
+    (tmp_path / "walk.csv").write_text("1\n" * 6)
+    with pytest.raises(ValueError, match="walk.csv must have a heading, its first line is 1"):
         video.read_folder(tmp_path)
     (tmp_path / "walk.csv").write_text("x\nleft\n")
     with pytest.raises(ValueError, match="walk.csv must have"):

@@ -184,6 +184,30 @@ def test_the_nearest_code_is_the_likeliest() -> None:
     )
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_likeness_in_low_precision(policy: str) -> None:
+    """With a codebook far from 0 and the largest scale: the order is that of float32."""
+    coded = vqvae()
+    coded.quantizer.trainable = True
+    coded.quantizer.embeddings.assign(coded.quantizer.embeddings + 30.0)
+    made = [
+        VideoPredictor(
+            coded, context_frames=CONTEXT, hidden=8, past_dilations=(1,), num_layers=1, dtype=dtype
+        )
+        for dtype in ("float32", policy)
+    ]
+    expected = to_numpy(made[0]._vectors(np.arange(6, dtype="int32").reshape(1, 1, *GRID)))[0]
+    near = []
+    for model in made:
+        model._changes.set_weights([np.zeros_like(w) for w in model._changes.get_weights()])
+        model._scale.set_weights([np.zeros((8, 1), "float32"), np.array([9.0], "float32")])
+        maps = np.zeros((1, *GRID, 8), model.compute_dtype)
+        near.append(to_numpy(model._nearness(maps, expected.astype("float32"))).astype("float32"))
+    assert np.isfinite(near[1]).all()
+    np.testing.assert_array_equal(near[1].argmax(-1), near[0].argmax(-1))
+    np.testing.assert_allclose(near[1], near[0], rtol=0.05, atol=0.5)
+
+
 def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, seed: int) -> Any:
     """Runs all of the network again for every code, from the same numbers."""
     n = len(context)
@@ -240,6 +264,7 @@ def test_predicted_frames_are_decoded_codes() -> None:
     expected = to_numpy(model.vqvae.decode(drawn.reshape(-1, *GRID)))
     np.testing.assert_array_equal(predicted.reshape(-1, 8, 12, 3), expected)
     assert model.predict_frames(context[:0], given[:0]).shape == (0, 2, 8, 12, 3)
+    assert model.predict_frames(context, given[:, :0]).shape == (3, 0, 8, 12, 3)
 
 
 def moving(n: int, time: int, seed: int) -> dict[str, np.ndarray]:
@@ -281,6 +306,22 @@ def test_bits_are_those_of_the_log_probability() -> None:
     np.testing.assert_allclose(model.log_prob(x), told.sum((1, 2, 3, 4)), rtol=1e-5)
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["discrete", "buttons"])
+def test_bad_actions_in_a_dataset_are_named(kind: str) -> None:
+    import tensorflow as tf
+
+    x = data(kind, codes())
+    x["actions"] = x["actions"].copy()
+    x["actions"].flat[-1] = 3  # the last one of a window leads beyond it, and is checked too
+    model = make(kind)
+    model.compile("sgd", jit_compile=False)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"actions must be in \[0, [32]\), got"
+    ):
+        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(2), verbose=0)
+
+
 BAD_DATA: dict[str, tuple] = {
     "too few frames": ("discrete", lambda x: {k: v[:, :2] for k, v in x.items()}, "more than"),
     "no actions": ("discrete", lambda x: {"frames": x["frames"]}, "the keys ['frames']"),
@@ -289,6 +330,9 @@ BAD_DATA: dict[str, tuple] = {
     "actions not asked for": ("none", lambda x: {"frames": x, "actions": 1}, "got the keys"),
     "float frames": ("none", lambda x: x.astype("float32"), "must be uint8"),
     "another size": ("none", lambda x: x[:, :, :, :8], "must have shape (batch, time, 8, 12, 3)"),
+    "one video": ("none", lambda x: x[0], "must have shape (batch, time, 8, 12, 3)"),
+    "a list of frames": ("none", lambda x: {"frames": x.tolist()}, "frames must be an array"),
+    "a list of codes": ("none", lambda _: {"codes": codes().tolist()}, "codes must be an array"),
     "codes out of range": ("none", lambda _: codes() + 1, "must be in [0, 7)"),
     "action out of range": (
         "discrete",
@@ -351,6 +395,16 @@ def test_bad_predictions_are_refused_by_name() -> None:
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             model.predict_frames(**{"context": x, "actions": given, **arguments})
+    state = model.start(x)
+    for changed, action, message in (
+        ({}, np.int32(2), "action must be of 3 examples, np.array([...]), got"),
+        ({}, given[:2, 0], "of 3 examples, got shape (2, 1)"),
+        ({"codes": state["codes"] + 7}, given[:, 0], "codes must be in [0, 7)"),
+        ({"codes": state["codes"][:, :1]}, given[:, 0], "at least context_frames=2 frames, got 1"),
+        ({"codes": state["codes"][..., :2]}, given[:, 0], "codes must have shape"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            model.step({**state, **changed}, action)
     model = make("none")
     with pytest.raises(ValueError, match="steps is missing"):
         model.predict_frames(x)

@@ -251,6 +251,14 @@ def test_steps_are_the_whole(context_frames: int) -> None:
     assert model.predict_frames(context[:0], given[:0]).shape == (0, steps * EACH, *SHAPE)
 
 
+def test_bits_are_told_by_frame() -> None:
+    model, x = sharpened(predictor()), data("discrete", codes())
+    model.compile("sgd")
+    logs = model.evaluate(x, verbose=0, return_dict=True)
+    bits = -np.mean(model.log_prob(x)) / np.log(2) / (TIME - CONTEXT)
+    assert logs["bits_per_frame"] == pytest.approx(bits, rel=1e-5)
+
+
 def test_bad_data_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="context_frames=3 must be a multiple of the 2 frames"):
         predictor(context_frames=3)

@@ -1,0 +1,114 @@
+"""The example of video: what it measures by, and a run of it on episodes of one's own."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
+    pytest.skip("the examples run on TensorFlow", allow_module_level=True)
+
+from keras_vqvae.data.video import Episode  # noqa: E402
+from tests.checks import images  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import video_prediction as example  # noqa: E402
+from support import video_scores  # noqa: E402
+
+
+def wide(n: int, side: int, seed: int = 0) -> np.ndarray:
+    """Smooth pictures, wide enough to look to the sides."""
+    rough = images(n, (side // 4, side, 3), seed)
+    return np.repeat(np.repeat(rough, 4, 1), 4, 2)
+
+
+@pytest.mark.parametrize("side", [24, 32, 64])
+@pytest.mark.parametrize("pixels", [-4, -1, 0, 3])
+def test_shift_is_found(side: int, pixels: int) -> None:
+    scene, middle = wide(3, side), side
+    before, after = (scene[:, :, middle - by : middle - by + side] for by in (0, pixels))
+    np.testing.assert_array_equal(video_scores.shift(before, after), [pixels] * 3)
+
+
+def test_who_turns_left_sees_things_move_right() -> None:
+    scene, side = wide(2, 32), 32
+    actions = np.array([[1, 1, 2, 0], [2, 2, 2, 1]])  # 1 is left, 2 is right
+    begins = 48 - np.cumsum(np.where(actions == 1, 4, np.where(actions == 2, -4, 0)), 1)
+    shown = [[scene[n, :, b : b + side] for b in row] for n, row in enumerate(begins)]
+    told = video_scores.obedience(scene[:, :, 48 : 48 + side], np.array(shown), actions, 1, 2)
+    assert told == {"share": 1.0, "turns": 7, "median pixels": 4.0}
+    swapped = video_scores.obedience(scene[:, :, 48 : 48 + side], np.array(shown), actions, 2, 1)
+    assert swapped["share"] == 0.0
+
+
+def test_likeness_is_by_step() -> None:
+    originals = np.full((2, 3, 16, 16, 3), 100, np.uint8)
+    made = originals.copy()
+    made[:, 1] += 10
+    figures = video_scores.by_step(originals, made)
+    assert figures["PSNR"][1] == pytest.approx(20 * np.log10(255 / 10))
+    assert figures["SSIM"][0] == pytest.approx(1.0) and figures["PSNR"][0] > 100
+
+
+def test_a_grey_picture_is_not_lively() -> None:
+    real = images(4, (16, 16, 3))
+    alive = np.stack([np.roll(real, t, 2) for t in range(12)], 1)
+    told = video_scores.liveliness(alive, real)
+    assert told["contrast within frames / real"] == pytest.approx(1)
+    assert told["gradient energy / real"] == pytest.approx(1, abs=0.2)
+    dead = video_scores.liveliness(np.full_like(alive, 90), real)
+    assert set(dead.values()) == {0.0}
+
+
+def test_windows_are_of_one_episode_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    episodes = [
+        Episode(np.full((n, 4, 4, 3), n, np.uint8), np.full(n, n, "int32")) for n in (9, 3, 7)
+    ]
+    frames, actions = video_scores.cut(episodes, 5, 2)
+    assert sorted(actions[:, 0]) == [7, 7, 9, 9, 9] and np.all(actions == actions[:, :1])
+    assert np.all(frames == actions[..., None, None, None])
+    monkeypatch.setattr(video_scores, "MOST_WINDOWS", 2)
+    assert len(video_scores.cut(episodes, 5, 2)[0]) == 2
+    with pytest.raises(ValueError, match="must have at least 10 frames, the longest has 9"):
+        video_scores.cut(episodes, 10, 2)
+
+
+def turning_world(folder: Path, count: int, length: int) -> None:
+    """Episodes in which one turns, or stands still, in front of a long wall."""
+    scene, side = wide(1, 64)[0], 32
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        actions = rng.integers(1, 3, length).astype("int32")
+        moves = np.where(actions[:-1] == 1, -4, 4)
+        begins = (100 + np.r_[0, np.cumsum(moves)]) % (scene.shape[1] - side)
+        frames = np.stack([scene[:side, b : b + side] for b in begins])
+        np.savez(folder / f"{number:02}.npz", frames=frames, actions=actions)
+
+
+def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "data").mkdir()
+    turning_world(tmp_path / "data", 4, 24)
+    monkeypatch.setattr(example, "LONG", 20)
+    line = ["--data", str(tmp_path / "data"), "--size", "32", "--steps", "2"]
+    status = example.main([*line, "--out", str(tmp_path / "run")])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert status == int(not all(row["met"] for row in metrics["floors"].values()))
+    assert set(metrics["floors"]) == set(example.FLOORS["tiny"])
+    [sets] = metrics["figures"].values()
+    assert len(sets["turning"]["prediction"]["PSNR"]) == example.STEPS
+    assert sets["turning"]["turns obeyed"]["real frames"]["share"] == 1.0
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+    assert "report:" in capsys.readouterr().out
+    again = example.main([*line, "--out", str(tmp_path / "run")])  # nothing is done twice
+    assert again == status
+
+    (tmp_path / "short").mkdir()
+    turning_world(tmp_path / "short", 3, 12)
+    line[1] = str(tmp_path / "short")
+    with pytest.raises(ValueError, match="held-out episodes must have at least 16 frames"):
+        example.main([*line, "--out", str(tmp_path / "other")])
