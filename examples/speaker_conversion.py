@@ -24,6 +24,7 @@ it again to resume.
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -92,8 +93,9 @@ def wavenet_8k(speakers: int, downsampling: int) -> AudioVQVAE:
     return AudioVQVAE(8000, num_speakers=speakers, decoder=decoder, **options)
 
 
-def unconditional_8k(*_: int) -> WaveNet:
-    return WaveNet(256, channels=32, skip_channels=64, dilations=DILATIONS_8K)
+def unconditional_8k(speakers: int, _: int) -> WaveNet:
+    # Without codes, but told who speaks: the decoder is, too.
+    return WaveNet(256, speakers, channels=32, skip_channels=64, dilations=DILATIONS_8K)
 
 
 def parallel(sample_rate: int, hidden: int) -> Callable[[int, int], AudioVQVAE]:
@@ -111,7 +113,8 @@ def disguised_16k(speakers: int, downsampling: int) -> AudioVQVAE:
     # Disguised voices: of codes made of them the decoder cannot tell who speaks, and goes by the
     # speaker that it is told.
     disguise = {"window": 320, "bands": 32, "warp": 0.275, "colour": 0.575}
-    encoder = SpectrogramEncoder(64, 16000, downsampling, **disguise, seed=0)
+    hop = math.gcd(160, downsampling)
+    encoder = SpectrogramEncoder(64, 16000, downsampling, hop=hop, **disguise, seed=0)
     sizes = {"finest_hidden": 16, "dilations": (1, 3), "sample_rate": 16000, "seed": 1}
     decoder = ParallelDecoder(STRIDES[downsampling], 256, **sizes)
     options = {"downsampling": downsampling, "encoder": encoder, "decoder": decoder}
@@ -435,6 +438,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         *corpora,
         args.judges or out / "judges",
     )
+    longest = max(recipe.crop for recipe in preset.recipes.values())
+    conversion.check_enough(corpora, longest)
     if args.preset == "paper":
         say_cost(run)
         if not args.yes:

@@ -20,10 +20,12 @@ class Likelihood:
 
     `num_outputs`: decoder outputs an entry of the data; the decoder's last axis is
     `data channels * num_outputs`. `num_uniforms`: uniform numbers an entry that `sample` needs.
+    `has_top`: whether `draw` can keep to the likeliest levels (`top_k`, `top_p`).
     """
 
     num_outputs: int
     num_uniforms: int
+    has_top = True
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-probability in nats of each entry of `x`, in [-1, 1], float32."""
@@ -175,6 +177,8 @@ class LogisticMixture(Discrete):
 
     # Narrower than e^-12 of the range: a hundredth of a level of 16 bits.
     _LEAST_LOG_SCALE = -12.0
+
+    has_top = False
 
     def __init__(self, components: int = 10, levels: int = 65536) -> None:
         if components < 1 or levels < 2:

@@ -288,7 +288,7 @@ def pitch(x: Tensor, sample_rate: int, hop: int, low: float = 60.0, high: float 
     lag = shift + lags[1:-1].astype("float32")
     height, lag = (ops.take_along_axis(part, best, -1)[..., 0] for part in (height, lag))
     loudest = ops.max(energy, 1, keepdims=True)
-    voiced = (height > VOICED) & (energy > 10**-3.5 * loudest)[..., 0]
+    voiced = ops.any(is_peak, -1) & (height > VOICED) & (energy > 10**-3.5 * loudest)[..., 0]
     return ops.stop_gradient(ops.where(voiced, sample_rate / lag, 0.0))
 
 

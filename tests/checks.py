@@ -86,6 +86,7 @@ def check_layer(
     frozen_moves: bool = False,
     float32_inside: bool = False,
     low_precision: float = 0.1,
+    output_dtype: str | None = None,
 ) -> None:
     """Serialisation, symbolic and eager call, weight counts, `fit`, saving, precision policies.
 
@@ -97,6 +98,7 @@ def check_layer(
         frozen: the same of all others, the states of seed generators left out.
         frozen_moves: whether training writes the others.
         low_precision: how much bfloat16 and float16 may differ from float32.
+        output_dtype: of the output under every policy; None for what the policy computes in.
         float32_inside: whether the output equals that of the policy float32 but for the cast.
     """
     x = floats(input_shape)
@@ -142,7 +144,7 @@ def check_layer(
         low.set_weights(full.get_weights())
         output = low(x)
         compute = keras.DTypePolicy(policy).compute_dtype
-        assert keras.backend.standardize_dtype(output.dtype) == compute
+        assert keras.backend.standardize_dtype(output.dtype) == (output_dtype or compute)
         assert all(keras.backend.standardize_dtype(w.dtype) == "float32" for w in low.weights)
         if float32_inside:
             # The input was cast to the policy's dtype; from there on all is float32.
@@ -182,6 +184,7 @@ def check_model(
     *,
     trainable: int,
     float32_layers: Callable[[keras.Model], list] = lambda model: [model.quantizer],
+    output_dtype: str | None = None,
 ) -> None:
     """The same for models that train by `compile()` and `fit(data)`.
 
@@ -191,6 +194,7 @@ def check_model(
         directory: an empty folder.
         trainable: expected number of entries of the trainable weights.
         float32_layers: those that compute in float32 under every policy.
+        output_dtype: of the outputs under every policy; None for what the policy computes in.
     """
     model = make()
     copy = copy_by_config(model)
@@ -234,7 +238,8 @@ def check_model(
         outputs = low(data)
         compute = keras.DTypePolicy(policy).compute_dtype
         named = outputs if isinstance(outputs, dict) else {"outputs": outputs}
-        assert keras.backend.standardize_dtype(named["outputs"].dtype) == compute
+        dtype = keras.backend.standardize_dtype(named["outputs"].dtype)
+        assert dtype == (output_dtype or compute)
         for name, tensor in named.items():
             if name.endswith("loss"):
                 assert keras.backend.standardize_dtype(tensor.dtype) == "float32"

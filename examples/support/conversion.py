@@ -76,6 +76,19 @@ def pieces(corpus: Corpus, samples: int) -> list[np.ndarray]:
     return cut
 
 
+def check_enough(corpora: tuple[Corpus, Corpus], crop: int) -> None:
+    """Raises `ValueError` where a speaker has too little sound for crops of so many samples."""
+    for part, corpus, need in zip(("train", "held out"), corpora, (2 * crop, crop), strict=True):
+        for name in corpus.speaker_names:
+            have = sum(len(clip.samples) for clip in corpus.clips if clip.speaker == name)
+            if have < need:
+                rate = corpus.sample_rate
+                raise ValueError(
+                    f"{name} has {have / rate:.1f} s of sound to {part}, of which at least "
+                    f"{need / rate:.1f} s are needed"
+                )
+
+
 def balanced(
     corpus: Corpus, crop: int, batch_size: int, mu_law: bool = False, seed: int = 0
 ) -> tf.data.Dataset:
@@ -92,7 +105,7 @@ def balanced(
         count = round((most * len(cut)) ** 0.5)
         rows += list(cut[np.arange(count) * len(cut) // count])
         speakers += [speaker] * count
-    ids = None if mu_law else np.array(speakers, "int32")
+    ids = np.array(speakers, "int32")
     return audio.from_arrays(
         rows, crop, batch_size, speakers=ids, mu_law=mu_law, seed=seed, repeat=True
     )
@@ -121,6 +134,12 @@ def excerpts(corpus: Corpus, seconds: float, each: int) -> list[Clip]:
             part = np.pad(part, (0, samples - len(part)))
             chosen.append(Clip(clips[i].name, name, clips[i].language, part, clips[i].text))
     return chosen
+
+
+def _middle(clip: Clip, samples: int) -> Clip:
+    start = (len(clip.samples) - samples) // 2
+    part = clip.samples[start : start + samples]
+    return Clip(clip.name, clip.speaker, clip.language, part, clip.text)
 
 
 def batch(clips: Sequence[Clip], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -173,9 +192,10 @@ def loss(vqvae: AudioVQVAE, sound: dict[str, np.ndarray], shuffled: bool = False
 
 
 def loss_without_codes(wavenet: WaveNet, sound: dict[str, np.ndarray]) -> float:
-    """Bits a sample of an unconditional WaveNet, of the same samples as `loss`."""
+    """Bits a sample of a WaveNet that is told the speaker alone, of the same samples as `loss`."""
     levels = ops.convert_to_numpy(functional.mu_law_encode(sound["waveform"])).astype("int32")
-    return float(wavenet.evaluate(levels, batch_size=4, verbose=0, return_dict=True)["loss"])
+    x = {"codes": levels, "condition": sound["speaker"]}
+    return float(wavenet.evaluate(x, batch_size=4, verbose=0, return_dict=True)["loss"])
 
 
 def unigram_bits(train: np.ndarray, held: np.ndarray, num_codes: int) -> float:
@@ -211,8 +231,10 @@ def judged(
     clips: list[Clip] = []
     for name in names:
         all_of = [clip for clip in held_out.clips if clip.speaker == name]
-        # Neither a word that says little nor a speech that takes long.
-        clips += ([c for c in all_of if 1 <= len(c.samples) / rate < 5] or all_of)[:each]
+        # Neither a word that says little nor a speech that takes long: of that the middle.
+        short = [c for c in all_of if 1 <= len(c.samples) / rate < 5][:each]
+        long = [c for c in all_of if len(c.samples) / rate >= 5][: each - len(short)]
+        clips += [*short, *(_middle(c, 3 * rate) for c in long)] or all_of[:each]
     said_by = [clip.speaker for clip in clips]
     originals = [clip.waveform for clip in clips]
     pairs = [(i, target) for target in names for i, who in enumerate(said_by) if who != target]

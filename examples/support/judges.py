@@ -161,7 +161,7 @@ class PhoneJudge(_Judge):
     def frame_labels(self, clip: Clip, frames: int) -> np.ndarray:
         """Index of the labelled phone at each frame's centre: `(frames,)` int."""
         names = labels_at(clip.phones, np.arange(frames) * HOP_SECONDS)
-        return np.array([self._index[name] for name in names])
+        return np.array([self._index.get(name, -1) for name in names])  # of none it heard: wrong
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Index into `labels` of each frame's likeliest phone, `(frames,)` for every waveform."""

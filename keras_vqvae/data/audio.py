@@ -429,8 +429,8 @@ def from_tfds(
     if rate != sample_rate and not resample:
         raise ValueError(f"{name} has {rate} Hz, not {sample_rate}: resample=True resamples it.")
     native = decoder == "tensorflow-io"
+    audio_files.check_decoder(decoder)
     if rate != sample_rate:
-        audio_files.check_decoder(decoder)
         if not native:
             audio_files.import_extra("soxr")
     builder.download_and_prepare()
@@ -701,6 +701,12 @@ def _from_files(
     good = [i for i, file in enumerate(files) if file.path not in problems]
     if not good:
         raise ValueError(f"{where} has no sound file that can be used.")
+    if speakers is True and names is not None:
+        heard = sorted({by_file[i] for i in good})
+        if heard != names:
+            lost = ", ".join(sorted(set(names) - set(heard)))
+            warnings.warn(f"no file can be used of the speakers {lost}: left out", stacklevel=3)
+        names = heard
     files = audio_files.by_decoder([files[i] for i in good], sample_rate, decoder)
     columns: dict[str, Any] = audio_files.columns(files, sample_rate)
     if names is not None:
@@ -890,6 +896,8 @@ def _tfds_audio(tfds, builder) -> tuple[str, int]:
             rate = getattr(feature, "sample_rate", None) or feature._sample_rate
             if not rate:
                 raise ValueError(f"{builder.name} does not say the sample rate of {key!r}.")
+            if len(feature.shape) != 1:
+                raise ValueError(f"{builder.name} has {key!r} of several channels, not mono.")
             return key, rate
     raise ValueError(f"{builder.name} has no sound; it has {list(builder.info.features)}.")
 

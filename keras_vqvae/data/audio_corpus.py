@@ -21,7 +21,8 @@ class Clip:
     """One utterance.
 
     Attributes:
-        name: unique among the clips of its speaker; speakers who say the same prompt share it.
+        name: unique among the clips of its speaker and language; speakers who say the same prompt
+            share it.
         speaker: name of the speaker.
         language: ISO 639-1 code.
         samples: int16 `(samples,)`, mostly memory-mapped.

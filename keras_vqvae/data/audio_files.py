@@ -2,7 +2,7 @@
 
 Two ways lead from a file to a float32 waveform at the wanted rate. tensorflow-io decodes and
 resamples in the graph; its native ops load up to TensorFlow 2.17. soundfile and soxr do the same
-in Python. Their decoders agree to the last bit or two; their resamplers agree below 0.8 of the
+in Python. Their decoders agree to the last bit or two; their resamplers agree below 0.7 of the
 lower rate's Nyquist frequency to 1e-4 of full scale, and differ above in how soon they roll off.
 
 The first is the faster one for WAV that is not resampled, the second for all else (figures in

@@ -97,7 +97,8 @@ def _rows(vqvae: Any, batches: Any) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _rows_of_sound(vqvae: Any, batch: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
-    codes = keras.ops.convert_to_numpy(vqvae.encode(_main_part(batch)))
+    given = {name: batch[name] for name in ("waveform", "length") if name in batch}
+    codes = keras.ops.convert_to_numpy(vqvae.encode(given))
     parts = {name: keras.ops.convert_to_numpy(batch[name]) for name in batch if name != "waveform"}
     examples = {"codes": codes, "condition": parts["speaker"]} if "speaker" in parts else codes
     for number, row in enumerate(rows_of_batch(examples)):

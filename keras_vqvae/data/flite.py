@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import hashlib
 import os
 import pathlib
 import platform
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -203,7 +205,9 @@ def _check_rate(sample_rate: int) -> None:
 def _spoken(voice: str, rate: int, count: int) -> list[Clip]:
     folder = cache_dir() / "flite"
     folder.mkdir(exist_ok=True)
-    kept = folder / f"{voice}-{count}-{rate}"
+    # Other sentences, or another program, make other sound.
+    said = hashlib.sha256("\n".join(sentences(count)).encode()).hexdigest()[:8]
+    kept = folder / f"{voice}-{count}-{rate}-{_version()}-{said}"
     if not kept.is_dir():
         print(f"Synthesizing {count} sentences with the voice {voice}", flush=True)
         progress = keras.utils.Progbar(count, unit_name="sentence")
@@ -217,6 +221,15 @@ def _spoken(voice: str, rate: int, count: int) -> list[Clip]:
                     progress.update(len(clips))
         write_clips(kept, clips)
     return read_clips(kept)
+
+
+@functools.cache
+def _version() -> str:
+    """Such as `2.2`; of the program that is installed, or would be fetched."""
+    program, environment = _flite()
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, env=environment)
+    found = re.search(r"version[: ]+flite-([\w.]+)", said.stdout + said.stderr)
+    return found.group(1) if found else "unknown"
 
 
 @functools.cache

@@ -79,7 +79,8 @@ class ParallelDecoder(keras.layers.Layer):
                 )
             self._transposed.append(up)
             self._units += [ResidualUnit(channels, d, causal, dtype=dtype) for d in self.dilations]
-        self._last = self._conv(1, 7)
+        # Samples of fewer bits would hiss.
+        self._last = self._conv(1, 7, dtype="float32")
         self.source: HarmonicSource | None = None
         if sample_rate is not None:
             self._add_source(sample_rate)
@@ -103,8 +104,10 @@ class ParallelDecoder(keras.layers.Layer):
             self._injected.append(self._conv(up.filters, max(3, 2 * stride), stride))
             self._gates.append(keras.layers.Conv1D(up.filters, 1, dtype=dtype))
 
-    def _conv(self, channels: int, window: int, stride: int = 1) -> keras.layers.Layer:
-        dtype = self.dtype_policy
+    def _conv(
+        self, channels: int, window: int, stride: int = 1, dtype: Any = None
+    ) -> keras.layers.Layer:
+        dtype = dtype or self.dtype_policy
         if self.causal:
             return CausalConv1D(channels, window, stride, dtype=dtype)
         return keras.layers.Conv1D(channels, window, stride, padding="same", dtype=dtype)

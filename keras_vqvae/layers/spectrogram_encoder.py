@@ -63,7 +63,8 @@ class SpectrogramEncoder(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Of rounded samples the spectrum between voices would be that of the rounding.
+        super().__init__(autocast=False, **kwargs)
         if downsampling % hop:
             raise ValueError(f"downsampling={downsampling} must be a multiple of hop={hop}")
         spectral.check_window(window, hop)

@@ -117,7 +117,6 @@ class AudioVQVAE(Autoencoder):
         check_quantizer(quantizer, num_codes, code_dim, commitment)
         if quantizer is not None:
             num_codes, code_dim = quantizer.num_codes, getattr(quantizer, "code_dim", code_dim)
-        strides = [stride for (stride,) in stage_strides(1, downsampling)]
         dtype = kwargs.get("dtype")
         encoder = encoder or ConvEncoder(
             1,
@@ -138,7 +137,7 @@ class AudioVQVAE(Autoencoder):
                 WaveNetDecoder(downsampling, dtype=dtype)
                 if decoder == "wavenet"
                 else ParallelDecoder(
-                    tuple(strides[::-1]),
+                    tuple(stride for (stride,) in stage_strides(1, downsampling))[::-1],
                     hidden,
                     finest_hidden=finest_hidden or hidden,
                     causal=causal,
@@ -284,7 +283,7 @@ class AudioVQVAE(Autoencoder):
             raise ValueError(f"speaker is missing: {self.name} takes {form}")
         if "speaker" in parts:
             self.check_speaker(parts["speaker"], parts["waveform"].shape[0])
-        check_length(parts.get("length"), parts["waveform"].shape[1])
+        check_length(parts.get("length"), parts["waveform"].shape)
 
     def _check_keys(self, x: dict) -> None:
         names = ["waveform", *(["speaker"] if self.num_speakers else []), "length"]
@@ -377,8 +376,7 @@ class AudioVQVAE(Autoencoder):
         waveform = _without_padding(x)
         batch = ops.shape(waveform)[0]
         samples = self._padded(functional.never_empty(waveform))
-        x = ops.cast(samples, self.compute_dtype)[..., None]
-        return self.encoder(x, training=False)[:batch]
+        return self.encoder(samples[..., None], training=False)[:batch]
 
     def call(self, inputs: Any, training: bool = False) -> dict:
         self.check_data(inputs)
@@ -391,7 +389,8 @@ class AudioVQVAE(Autoencoder):
                 backend.checked_range("speaker", speaker, self.num_speakers)
             )
         condition = self._condition(speaker)
-        z = self.encoder(ops.cast(waveform, self.compute_dtype)[..., None], training=training)
+        # In float32: an encoder casts to what it computes in, spectra are made before.
+        z = self.encoder(waveform[..., None], training=training)
         # The quantizer must not see the example that stands in for none.
         mask = self._codes_of_data(parts.get("length"), ops.shape(z)[1])
         options = {} if mask is None else {"mask": mask}
@@ -528,7 +527,7 @@ class AudioVQVAE(Autoencoder):
         if isinstance(spec, dict):
             self._check_keys(spec)
             self.check_waveform(spec["waveform"])
-            check_length(spec.get("length"), spec["waveform"].shape[1])
+            check_length(spec.get("length"), spec["waveform"].shape)
         elif hasattr(spec, "shape") or isinstance(spec, (list, tuple, str)) or spec is None:
             self.check_waveform(spec)
         return self._in_batches("encode", self._encode, waveform, batch_size)
@@ -569,6 +568,7 @@ class AudioVQVAE(Autoencoder):
         if codes.shape[1] == 0:
             raise ValueError("codes must be at least one code, got none")
         speakers = self._speaker_of_each(speaker, len(codes))
+        self.check_weights()
         if not self.is_autoregressive:
             data = {"codes": codes.astype("int32")}
             if speakers is not None:
@@ -582,15 +582,19 @@ class AudioVQVAE(Autoencoder):
         """Waveforms after encoding and decoding.
 
         Args:
-            waveform: as for `encode`, or a dict of `waveform` and `speaker`.
+            waveform: as for `encode`, or a dict of `waveform` and perhaps `speaker` and `length`.
             speaker: whose they are, one or one for each; where the model has speakers.
             **options: of `decode`.
 
         Returns:
             float32 of the shape of `waveform`.
         """
+        given = {}
         if isinstance(waveform, dict):
-            waveform, speaker = waveform["waveform"], waveform.get("speaker", speaker)
+            self._check_keys(waveform)
+            speaker = waveform.get("speaker", speaker)
+            given = {name: waveform[name] for name in ("length",) if name in waveform}
+            waveform = waveform["waveform"]
         if hasattr(waveform, "element_spec"):
             raise ValueError(
                 "reconstruct and convert take waveforms, not a dataset: call them for each batch "
@@ -598,7 +602,8 @@ class AudioVQVAE(Autoencoder):
             )
         self.check_waveform(waveform)
         waveform = np.asarray(ops.convert_to_numpy(waveform))
-        codes = self.encode(waveform, options.get("batch_size", 16))
+        parts = {"waveform": waveform, **given} if given else waveform
+        codes = self.encode(parts, options.get("batch_size", 16))
         return self.decode(codes, speaker, **options)[:, : waveform.shape[1]]
 
     def convert(self, waveform: Any, speaker: Any, **options: Any) -> Any:
@@ -615,7 +620,8 @@ class AudioVQVAE(Autoencoder):
         if self.num_speakers is None:
             raise ValueError("convert needs a model with speakers: AudioVQVAE(num_speakers=...)")
         if isinstance(waveform, dict):
-            waveform = waveform["waveform"]
+            self._check_keys(waveform)
+            waveform = {name: x for name, x in waveform.items() if name != "speaker"}
         return self.reconstruct(waveform, speaker, **options)
 
     def _speaker_of_each(self, speaker: Any, n: int) -> np.ndarray | None:

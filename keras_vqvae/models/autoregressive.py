@@ -240,8 +240,17 @@ class Autoregressive(Model):
             prompt = self._flat_prompt(prompt, n, math.prod(grid))
             given = prompt.shape[1]
             known[:, :given], keep[:, :given] = prompt, True
-        options = checked_options(self.num_codes, temperature, top_k, top_p)
+        options = self._options(temperature, top_k, top_p)
         return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
+
+    def _options(self, temperature: Any, top_k: Any, top_p: Any) -> sampling.Options:
+        likelihood = getattr(self, "likelihood", None)
+        if not getattr(likelihood, "has_top", True) and (top_k is not None or top_p != 1):
+            raise ValueError(
+                f"top_k and top_p: a {type(likelihood).__name__} draws numbers and has no "
+                "likeliest levels to keep to; lower the temperature"
+            )
+        return checked_options(self.num_codes, temperature, top_k, top_p)
 
     def _grid_of(self, length: int | None) -> tuple:
         """The grid to draw."""
@@ -299,7 +308,7 @@ class Autoregressive(Model):
         grid = codes.shape[1:]
         flat = (len(codes), math.prod(grid))
         keep = np.broadcast_to(mask, codes.shape).reshape(flat)
-        options = checked_options(self.num_codes, temperature, top_k, top_p)
+        options = self._options(temperature, top_k, top_p)
         known = codes.astype("int32").reshape(flat)
         return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
 

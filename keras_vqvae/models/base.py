@@ -203,8 +203,10 @@ class Model(keras.Model):
     def get_metrics_result(self) -> dict:
         logs = super().get_metrics_result()
         if self._counted_loss is not None:
-            # Keras weights a batch's loss by its examples, whatever these count.
-            logs["loss"] = logs.pop(self._counted_loss.name)
+            # Keras weights a batch's loss by its examples, whatever these count. Of nothing that
+            # counts the mean is no 0, which would look like a perfect model.
+            mean = logs.pop(self._counted_loss.name)
+            logs["loss"] = ops.where(self._counted_loss.count > 0, mean, np.nan)
         return logs
 
     def _check_weighting(self, arguments: dict) -> None:

@@ -103,6 +103,7 @@ class Streaming:
         self.seed = checked_seed(seed)
         self._jit_compile = jit_compile
         self._temperature = checked_temperature(temperature)
+        model.check_weights()
         self._encoder_context = context_of(model.encoder)
         self._decoder_context = context_of(model.decoder)
         self.reset()
@@ -211,6 +212,12 @@ class Streaming:
         if model.is_autoregressive:
             if chunk.shape[1] == 0:
                 return np.zeros((self.batch, 0), "float32")
+            self._frames_given += chunk.shape[1]
+            if self._frames_given * unit > 2**31 - 1:  # numbers of samples are of 32 bits
+                raise ValueError(
+                    "a stream of a WaveNet ends after 2,147,483,647 samples: decode_end(), and "
+                    "begin another"
+                )
             data = {"codes": chunk}
             speakers = model._speaker_of_each(self.speaker, self.batch)
             if speakers is not None:

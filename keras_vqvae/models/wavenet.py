@@ -222,7 +222,7 @@ class WaveNet(Autoregressive):
     def check_data(self, x: Any) -> None:
         super().check_data(x)
         codes = x["codes"] if isinstance(x, dict) else x
-        check_length(x.get("length") if isinstance(x, dict) else None, codes.shape[1])
+        check_length(x.get("length") if isinstance(x, dict) else None, codes.shape)
 
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
@@ -460,8 +460,11 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return ops.sum(x * mask, -1) / ops.maximum(ops.sum(mask, -1), 1.0)
 
 
-def check_length(length: Any, steps: int | None) -> None:
-    """Raises `ValueError` where `length` is no `(batch,)` of integers from 1 to `steps`."""
+def check_length(length: Any, shape: tuple) -> None:
+    """Raises `ValueError` where `length` is no `(batch,)` of integers from 1 to the steps.
+
+    `shape` is that of the data, `(batch, steps, ...)`.
+    """
     if length is None:
         return
     if not hasattr(length, "dtype") or not is_batch_of(length, ()):
@@ -469,6 +472,9 @@ def check_length(length: Any, steps: int | None) -> None:
     dtype = keras.backend.standardize_dtype(length.dtype)
     if "int" not in dtype:
         raise ValueError(f"length must be integers (batch,), got dtype {dtype}")
+    batch, steps = tuple(shape)[:2]
+    if None not in (batch, length.shape[0]) and length.shape[0] != batch:
+        raise ValueError(f"length must be of the {batch} examples, got {length.shape[0]}")
     values = backend.concrete(length)
     if values is not None and values.size and steps is not None:
         low, high = int(values.min()), int(values.max())

@@ -170,6 +170,18 @@ def test_codes_of_padding_are_left_out(sound_vqvae, tmp_path):
     assert np.isfinite(small_prior(3).fit(batches, verbose=0).history["loss"]).all()
 
 
+def test_codes_are_those_of_encode_whatever_padding_holds(sound_vqvae, tmp_path):
+    lengths = np.array([400, 100], "int32")
+    waveform = np.stack(waveforms([400, 400]))
+    sound = {"waveform": waveform, "length": lengths, "speaker": np.array([0, 1], "int32")}
+    data.encode_to_records(sound_vqvae, sound, tmp_path / "r", 1)
+    wanted = sound_vqvae.encode({"waveform": waveform, "length": lengths})
+    for one, codes, length in zip(
+        data.from_records(tmp_path / "r", None), wanted, lengths, strict=True
+    ):
+        np.testing.assert_array_equal(one["codes"], codes[: -(-length // 8)])
+
+
 def test_codes_of_sound_without_speakers_are_bare(sound_vqvae, tmp_path):
     crops = audio.from_arrays(waveforms([400] * 4), 160)
     data.encode_to_records(sound_vqvae, crops, tmp_path / "crops", 1)

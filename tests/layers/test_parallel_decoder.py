@@ -20,7 +20,14 @@ def test_layer(causal: bool, tmp_path) -> None:
     layer = make()
     layer.build((None, None, 5))
     # Inputs of this size are several turns of the sine.
-    check_layer(make, (2, 4, 5), tmp_path, trainable=layer.count_params(), low_precision=0.5)
+    check_layer(
+        make,
+        (2, 4, 5),
+        tmp_path,
+        trainable=layer.count_params(),
+        low_precision=0.5,
+        output_dtype="float32",
+    )
 
 
 def test_condition() -> None:

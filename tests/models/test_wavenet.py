@@ -162,6 +162,8 @@ def test_examples_that_are_left_out_do_not_count() -> None:
     alone = {"codes": codes(4), "length": np.array([4, 1, 2, 12], "int32")}
     model.fit(alone, batch_size=3, epochs=1, shuffle=False, steps_per_epoch=1, verbose=0)
     assert_same(model.trainable_weights, before)
+    nothing = {"codes": codes(2), "length": np.array([5, 4], "int32")}  # the first batch counts
+    assert np.isfinite(model.evaluate(nothing, batch_size=1, verbose=0))
     with pytest.raises(ValueError, match="examples of 4 positions are no longer than burn_in of 4"):
         model.fit({"codes": codes(2), "length": np.array([4, 1], "int32")})
 
@@ -194,6 +196,14 @@ def test_saving_keeps_what_it_is() -> None:
 BAD = {
     "burn_in": (lambda: make(burn_in=-1), "burn_in must be an integer of at least 0"),
     "levels": (lambda: make(likelihood=LogisticMixture(2, 9)), "num_codes=7 contradicts.*9 levels"),
+    "lengths of others": (
+        lambda: make().log_prob({"codes": codes(), "length": np.array([3])}),
+        "length must be of the 5 examples, got 1",
+    ),
+    "likeliest of a mixture": (
+        lambda: make(likelihood=LogisticMixture(2, 7)).sample(2, length=3, top_k=1),
+        "a LogisticMixture draws numbers and has no likeliest levels",
+    ),
     "length missing": (lambda: make().sample(2), "length is missing"),
     "prompt": (lambda: make().sample(2, prompt=codes(2), length=5), "prompt has 12 codes, more"),
     "rank": (lambda: make().fit(codes()[..., None]), r"codes must have shape \(batch, any\)"),
