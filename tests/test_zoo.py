@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -74,6 +75,8 @@ def test_packing_in_half_precision_keeps_what_it_says(
     pack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
     model = ImageVQVAE((8, 8, 3), 16, 4, hidden=8, residual_hidden=4)
+    model.compile("adam")
+    model.fit(np.zeros((4, 8, 8, 3), "uint8"), verbose=0)
     model.save(tmp_path / "m.keras")
     for number, options in enumerate([[], ["--float16"]]):
         folder = tmp_path / str(number)
@@ -81,6 +84,8 @@ def test_packing_in_half_precision_keeps_what_it_says(
             sys, "argv", ["pack.py", str(tmp_path / "m.keras"), str(folder), *options]
         )
         pack.main()
+        with h5py.File(folder / "model.weights.h5") as file:
+            assert "optimizer" not in file
         config = (folder / "config.json").read_text()
         again = keras.saving.deserialize_keras_object(json.loads(config))
         again.load_weights(folder / "model.weights.h5")

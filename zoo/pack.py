@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--float16", action="store_true")
     args = parser.parse_args()
-    model = keras.models.load_model(args.model)
+    model = keras.models.load_model(args.model, compile=False)  # without the optimizer
     args.folder.mkdir(parents=True, exist_ok=True)
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)  # a zoo's models are trained

@@ -189,7 +189,7 @@ def test_likeness_in_low_precision(policy: str) -> None:
     """With a codebook far from 0 and the largest scale: the order is that of float32."""
     coded = vqvae()
     coded.quantizer.trainable = True
-    coded.quantizer.embeddings.assign(coded.quantizer.embeddings + 30.0)
+    coded.quantizer._base.assign(coded.quantizer._base + 30.0)
     made = [
         VideoPredictor(
             coded, context_frames=CONTEXT, hidden=8, past_dilations=(1,), num_layers=1, dtype=dtype
