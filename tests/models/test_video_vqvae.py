@@ -225,7 +225,7 @@ def test_the_cached_rollout_is_the_naive_one(kind: str) -> None:
             sampling.draw(logits, u[step, :, place], options)
         )
     np.testing.assert_array_equal(drawn, known[:, PAST:])
-    assert len(np.unique(drawn)) > 3
+    assert len(np.unique(drawn)) > 2  # or nothing could differ
 
 
 @pytest.mark.parametrize("context_frames", [4, 7])
