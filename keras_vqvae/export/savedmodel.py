@@ -169,7 +169,8 @@ def _checked_examples(vqvae: Any, examples: Any) -> np.ndarray:
     try:
         some = np.asarray(examples)
         if not some.shape:  # anything that is no array becomes a scalar of objects
-            raise ValueError(f"must be an array of some data as encode takes it, got {examples!r}")
+            got = f"{examples!r:.200}"
+            raise ValueError(f"must be an array of some data as encode takes it, got {got}")
         some = some[:_MOST_IN_WARMUP]
         module.check_example(vqvae, some)
     except ValueError as error:

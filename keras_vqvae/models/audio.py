@@ -589,11 +589,10 @@ class AudioVQVAE(Autoencoder):
         Returns:
             float32 of the shape of `waveform`.
         """
-        given = {}
+        length = None
         if isinstance(waveform, dict):
             self._check_keys(waveform)
-            speaker = waveform.get("speaker", speaker)
-            given = {name: waveform[name] for name in ("length",) if name in waveform}
+            speaker, length = waveform.get("speaker", speaker), waveform.get("length")
             waveform = waveform["waveform"]
         if hasattr(waveform, "element_spec"):
             raise ValueError(
@@ -602,7 +601,7 @@ class AudioVQVAE(Autoencoder):
             )
         self.check_waveform(waveform)
         waveform = np.asarray(ops.convert_to_numpy(waveform))
-        parts = {"waveform": waveform, **given} if given else waveform
+        parts = waveform if length is None else {"waveform": waveform, "length": length}
         codes = self.encode(parts, options.get("batch_size", 16))
         return self.decode(codes, speaker, **options)[:, : waveform.shape[1]]
 

@@ -212,12 +212,13 @@ class Streaming:
         if model.is_autoregressive:
             if chunk.shape[1] == 0:
                 return np.zeros((self.batch, 0), "float32")
-            self._frames_given += chunk.shape[1]
-            if self._frames_given * unit > 2**31 - 1:  # numbers of samples are of 32 bits
+            given = self._frames_given + chunk.shape[1]
+            if given * unit > 2**31 - 1:  # numbers of samples are of 32 bits
                 raise ValueError(
                     "a stream of a WaveNet ends after 2,147,483,647 samples: decode_end(), and "
                     "begin another"
                 )
+            self._frames_given = given
             data = {"codes": chunk}
             speakers = model._speaker_of_each(self.speaker, self.batch)
             if speakers is not None:

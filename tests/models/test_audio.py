@@ -557,6 +557,7 @@ def test_a_stream_of_a_wavenet_ends_where_its_numbers_do() -> None:
     stream._frames_given = 2**31 // 8 - 3
     with pytest.raises(ValueError, match="ends after 2,147,483,647 samples"):
         stream.decode(np.zeros((1, 3), "int32"))
+    assert stream.decode(np.zeros((1, 1), "int32")).shape == (1, 8)  # what still fits
     stream.decode_end()
     assert stream.decode(np.zeros((1, 3), "int32")).shape == (1, 24)
 
