@@ -250,10 +250,17 @@ class ConvEncoder(_Coder):
     def __init__(self, rank: int, channels: int, **kwargs: Any) -> None:
         super().__init__(rank, channels, **kwargs)
         last = len(self._strides) - 1
+        options: dict = {}
+        if rank == 1:
+            # Sound is quiet, and has many stages, each of which would make it quieter (He et al.
+            # 2015): of codes that are all alike at first, a decoder learns to do without them.
+            options["kernel_initializer"] = "he_normal"
         self._layers_in_order = [
             *(
                 # The residual stack begins with a ReLU of its own.
-                self._strided(False, self._hidden_at(i), s, activation="relu" if i < last else None)
+                self._strided(
+                    False, self._hidden_at(i), s, activation="relu" if i < last else None, **options
+                )
                 for i, s in enumerate(self._strides)
             ),
             self._residual_stack,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_vqvae import ConvDecoder, ConvEncoder, ResidualStack
-from tests.checks import check_layer, floats
+from tests.checks import check_layer, floats, to_numpy
 
 
 def conv(window: tuple, inputs: int, outputs: int) -> int:
@@ -119,3 +119,13 @@ BAD = [
 def test_refuses(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_codes_of_quiet_sound_differ_from_the_beginning() -> None:
+    """Six stages that each halve what they are given would leave a decoder nothing to go by."""
+    sound = 0.05 * np.random.default_rng(0).normal(size=(8, 4096, 1)).astype("float32")
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        encoder = ConvEncoder(1, 64, downsampling=64, hidden=128, finest_hidden=16)
+        latents = to_numpy(encoder(sound))
+        assert 0.2 < latents.std((0, 1)).mean() / sound.std() < 5
