@@ -139,15 +139,16 @@ def prior(channels: int) -> Callable[[int, int], WaveNet]:
     return make
 
 
-# A WaveNet's crops are a receptive field, which the loss leaves out, and what it counts.
+# A WaveNet's crops are a receptive field, which the loss leaves out, and what it counts. Many small
+# steps learn faster than few large ones.
 PRESETS = {
     "tiny": Preset(
         8000,
         64,
         {
-            "wavenet": Recipe(wavenet_8k, 1024 + 4096, 4, 1000, 2e-3),
-            "parallel": Recipe(parallel(8000, 128), 8000, 8, 1200, 1e-3, 0.99),
-            "unconditional": Recipe(unconditional_8k, 1024 + 4096, 4, 1000, 2e-3),
+            "wavenet": Recipe(wavenet_8k, 1024 + 4096, 2, 1500, 2e-3),
+            "parallel": Recipe(parallel(8000, 128), 8000, 8, 1100, 1e-3, 0.99),
+            "unconditional": Recipe(unconditional_8k, 1024 + 4096, 2, 1500, 2e-3),
             "prior": Recipe(prior(64), 64 * 128, 8, 600, 2e-3),
         },
         shown_seconds=1.6,
@@ -156,7 +157,6 @@ PRESETS = {
         16000,
         160,
         {
-            # Many small steps learn faster than few large ones.
             "parallel": Recipe(disguised_16k, 8000, 4, 50_000, 1e-3, 0.99),
             "prior": Recipe(prior(128), 160 * 256, 8, 6000, 1e-3),
         },
