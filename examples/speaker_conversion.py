@@ -1,6 +1,6 @@
 """Say it in another's voice: a VQ-VAE of speech whose decoder is told who speaks.
 
-    python examples/speaker_conversion.py                          # ten minutes on two CPU cores
+    python examples/speaker_conversion.py                          # 12 minutes on two CPU cores
     python examples/speaker_conversion.py --preset small           # 100 minutes; minutes on a GPU
     python examples/speaker_conversion.py --data folder/           # one sub-folder a speaker
 

@@ -1,7 +1,7 @@
 """Learn a world from video with actions, and predict what a person would see.
 
     python examples/video_prediction.py                    # ten minutes on two CPU cores
-    python examples/video_prediction.py --preset small     # hours on two CPU cores
+    python examples/video_prediction.py --preset small --vqvae vizdoom_frames     # hours
     python examples/video_prediction.py --data episodes/   # your own: .npz, or MP4 and CSV files
 
 A VQ-VAE turns frames into codes; a `VideoPredictor` predicts the codes of the next frames from
@@ -18,6 +18,7 @@ when that is there: run it again to resume.
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from support.video_report import file_of, write_report
 from keras_vqvae import ImageVQVAE, VideoPredictor, callbacks
 from keras_vqvae.data import ACTIONS, HELD_OUT_MAPS, TRAINING_MAPS, images, record, video
 from keras_vqvae.data.video import Episode
+
+sys.path.append(str(Path(__file__).parents[1] / "zoo"))
+import run as zoo
 
 CONTEXT, STEPS = 6, 10
 DRAWS = 8
@@ -133,6 +137,14 @@ def trained(out: Path, name: str, make, dataset, steps: int, rate: float) -> ker
         model.save(unfinished)
         unfinished.replace(path)
     return keras.models.load_model(path)
+
+
+def given_vqvae(name: str) -> keras.Model:
+    """A trained VQ-VAE: of a file, or of the zoo."""
+    model = keras.models.load_model(name) if Path(name).is_file() else zoo.load(name)
+    if not isinstance(model, ImageVQVAE):
+        raise ValueError(f"--vqvae: {name} must be an ImageVQVAE, got {type(model).__name__}")
+    return model
 
 
 def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) -> VideoPredictor:
@@ -313,6 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="names of the actions, with commas; left and right are those that turn",
     )
     parser.add_argument("--out", type=Path, help="default runs/video_prediction_PRESET")
+    parser.add_argument("--vqvae", help="a trained one: a .keras file, or a name in the zoo")
     parser.add_argument("--steps", type=int, help="of training each network")
     args = parser.parse_args(argv)
     preset = PRESETS[args.preset]
@@ -323,6 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments["recipe"] = str(preset)  # figures of another one are not kept
     out = runs.open_run(out, arguments, parser.error)
     episodes, held_out, names = load(args, preset)
+    if args.vqvae and not (out / "vqvae.keras").exists():
+        given_vqvae(args.vqvae).save(out / "vqvae.keras")
     # For examples/play.py.
     runs.write_json(out / "actions.json", names)
     np.save(out / "contexts.npy", starts(held_out))

@@ -183,7 +183,7 @@ CASES = {
     "sound_by_wavenet": Case(_audio(parallel=False), _sound, restarts=True),
     # One step: in bins near silence the loss of spectra has a gradient of whatever direction
     # rounding gives it, which from step to step amplifies differences a hundred times.
-    "sound_in_parallel": Case(_audio(parallel=True), _sound, count=9, steps=1, rate=0.005),
+    "sound_in_parallel": Case(_audio(parallel=True), _sound, count=9, steps=1, rate=0.01),
     "prior_of_sound": Case(_wavenet, _sequences, count=49),
     "own_networks_with_regularizers": Case(_own_networks, _images, count=49),
     # With `add_loss`: Keras logs a wrong loss, and its own "mse" is a mean of the replicas' means,

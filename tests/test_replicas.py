@@ -9,7 +9,7 @@ from tests.replicas import CASES, check_differences, run_program
 pytestmark = pytest.mark.tensorflow
 
 
-# On both: start, restart and `adapt` of a codebook, a prior, empty replicas. The others are long.
+# Start, restart and `adapt` of a codebook, a prior, sound, empty replicas. The others are long.
 SHORT = {
     2: tuple(
         n
@@ -17,7 +17,7 @@ SHORT = {
         if n in ("prior", "layer_alone_restarts")
         or (n.startswith(("ema", "sound", "own")) and n != "ema_restarts_empty_replica")
     ),
-    4: ("ema_restarts_empty_replica", "gradient_codebook_adapted", "prior_of_classes"),
+    4: ("ema_restarts_empty_replica",),
 }
 LONG = {devices: tuple(n for n in CASES if n not in names) for devices, names in SHORT.items()}
 

@@ -14,7 +14,7 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
     pytest.skip("the examples run on TensorFlow", allow_module_level=True)
 
 from keras_vqvae.data.video import Episode  # noqa: E402
-from tests.checks import images  # noqa: E402
+from tests.checks import assert_same, images  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import video_prediction as example  # noqa: E402
@@ -106,6 +106,17 @@ def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> N
     assert "report:" in capsys.readouterr().out
     again = example.main([*line, "--out", str(tmp_path / "run")])  # nothing is done twice
     assert again == status
+
+    # With a VQ-VAE that is there already.
+    given = tmp_path / "run" / "vqvae.keras"
+    example.main([*line, "--vqvae", str(given), "--out", str(tmp_path / "with")])
+    kept, made = (keras.models.load_model(p) for p in (given, tmp_path / "with" / "vqvae.keras"))
+    assert_same(made.get_weights(), kept.get_weights())
+    assert not (tmp_path / "with" / "vqvae.csv").exists(), "it was trained again"
+    with pytest.raises(ValueError, match="must be an ImageVQVAE, got AudioVQVAE"):
+        example.main([*line, "--vqvae", "speech_conversion", "--out", str(tmp_path / "sound")])
+    with pytest.raises(ValueError, match="no model 'nowhere' in the zoo"):
+        example.main([*line, "--vqvae", "nowhere", "--out", str(tmp_path / "nowhere")])
 
     (tmp_path / "short").mkdir()
     turning_world(tmp_path / "short", 3, 12)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import soundfile
 
 from keras_vqvae import AudioVQVAE, ImageVQVAE
 from keras_vqvae.data import audio, from_folder
@@ -44,6 +43,8 @@ def show_pictures(vqvae: ImageVQVAE, folder: str, out: Path) -> None:
 
 
 def say_in_every_voice(vqvae: AudioVQVAE, speakers: list[str], folder: str, out: Path) -> None:
+    import soundfile  # pictures do without
+
     dataset = audio.from_folder(folder, vqvae.sample_rate, batch_size=1, channels="mix")
     out.mkdir(parents=True, exist_ok=True)
     for number, waveform in enumerate(dataset.take(MOST).as_numpy_iterator()):

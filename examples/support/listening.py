@@ -26,13 +26,6 @@ p { max-width: 50rem } .small { color: #555; font-size: 14px }
 </style>
 <h1>{{ title }}</h1>
 {% for paragraph in text %}<p>{{ paragraph }}</p>
-{% endfor %}{% for name, table in tables.items() %}
-<h2>{{ name }}</h2>
-<div class="wide"><table><tr><th>{% for column in table.columns %}<th class="number">{{ column }}
-{% endfor %}</tr>
-{% for row, cells in table.rows.items() %}<tr><td>{{ row }}{% for cell in cells %}
-<td class="number">{{ cell }}{% endfor %}</tr>
-{% endfor %}</table></div>
 {% endfor %}
 <h2>Clips</h2>
 <div class="wide"><table><tr><th>{% for column in columns %}<th>{{ column }}{% endfor %}</tr>
@@ -42,6 +35,14 @@ p { max-width: 50rem } .small { color: #555; font-size: 14px }
 {% endfor %}</table></div>
 <p class="small">Above, the waveform; below, the spectrogram up to {{ kilohertz }} kHz, from
 {{ lowest }} to 0 dB of a full sine. {{ sample_rate }} Hz, 16 bits.</p>
+{% for name, table in tables.items() %}
+<h2>{{ name }}</h2>
+<div class="wide"><table><tr><th>{% for column in table.columns %}<th class="number">{{ column }}
+{% endfor %}</tr>
+{% for row, cells in table.rows.items() %}<tr><td>{{ row }}{% for cell in cells %}
+<td class="number">{{ cell }}{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endfor %}
 </html>"""
 )
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras_vqvae import WaveNet, functional
 from keras_vqvae.data import audio, audio_corpus, audio_files
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 soundfile = pytest.importorskip("soundfile", reason="the extra `audio` is not installed")
 soxr = pytest.importorskip("soxr", reason="the extra `audio` is not installed")
 

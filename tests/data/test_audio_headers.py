@@ -7,6 +7,8 @@ import pytest
 
 from keras_vqvae.data import audio, audio_files, audio_headers
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 soundfile = pytest.importorskip("soundfile", reason="the extra `audio` is not installed")
 pytest.importorskip("soxr", reason="the extra `audio` is not installed")
 

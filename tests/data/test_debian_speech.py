@@ -7,6 +7,8 @@ import pytest
 
 from keras_vqvae.data import audio_corpus, audio_packages, cache, debian_speech
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 soundfile = pytest.importorskip("soundfile", reason="the extra `audio` is not installed")
 av = pytest.importorskip("av", reason="the extra `audio` is not installed")
 

@@ -8,6 +8,8 @@ import pytest
 
 from keras_vqvae.data import cache, flite
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 STAND_IN = f"""#!{sys.executable}
 import sys, wave
 arguments = sys.argv[1:]

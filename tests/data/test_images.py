@@ -15,6 +15,8 @@ from keras_vqvae.data import idx
 from keras_vqvae.data import images as images_module
 from keras_vqvae.data.cache import cache_dir
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 
 def numbered(n, size=4):
     """Images of which number i has the value i everywhere."""

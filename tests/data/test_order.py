@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from keras_vqvae import data
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 TOTAL, BATCH = 26, 8  # three batches, and two rows left over
 
 

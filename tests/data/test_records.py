@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_vqvae import data
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 TOTAL, BATCH, FILES = 26, 8, 5
 
 

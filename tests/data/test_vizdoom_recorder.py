@@ -15,6 +15,8 @@ import pytest
 from keras_vqvae.data import vizdoom_recorder as recorder
 from keras_vqvae.data.vizdoom_recorder import ACTIONS, Recording, record
 
+pytestmark = pytest.mark.tensorflow  # pipelines know no backend
+
 MAPS = ("my_way_home", "freedoom1:E1M1")
 SMALL = {"maps": MAPS, "frames_per_map": 150, "image_size": 32, "seed": 3, "progress": False}
 

@@ -176,7 +176,7 @@ def padded(width: int, filler: float) -> dict:
     return {"waveform": np.where(places, clips, filler).astype("float32"), **CLIPS}
 
 
-@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+@pytest.mark.parametrize("codebook", ["ema", pytest.param("gradient", marks=pytest.mark.long)])
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_the_width_of_padding_changes_nothing(decoder: str, codebook: str) -> None:
     """Neither loss, nor logs, nor a step of training, nor the codebook; nor what padding holds."""
