@@ -331,13 +331,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     preset = PRESETS[args.preset]
     if args.steps is not None:
         preset = dataclasses.replace(preset, vqvae_steps=args.steps, steps=args.steps)
+    given = given_vqvae(args.vqvae) if args.vqvae else None  # or named, before anything is written
     out = args.out or Path("runs") / f"video_prediction_{args.preset}"
     arguments = {name: str(value) for name, value in vars(args).items()}
     arguments["recipe"] = str(preset)  # figures of another one are not kept
     out = runs.open_run(out, arguments, parser.error)
     episodes, held_out, names = load(args, preset)
-    if args.vqvae and not (out / "vqvae.keras").exists():
-        given_vqvae(args.vqvae).save(out / "vqvae.keras")
+    if given is not None and not (out / "vqvae.keras").exists():
+        given.save(out / "unfinished_vqvae.keras")
+        (out / "unfinished_vqvae.keras").replace(out / "vqvae.keras")
     # For examples/play.py.
     runs.write_json(out / "actions.json", names)
     np.save(out / "contexts.npy", starts(held_out))

@@ -117,6 +117,7 @@ def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> N
         example.main([*line, "--vqvae", "speech_conversion", "--out", str(tmp_path / "sound")])
     with pytest.raises(ValueError, match="no model 'nowhere' in the zoo"):
         example.main([*line, "--vqvae", "nowhere", "--out", str(tmp_path / "nowhere")])
+    assert not (tmp_path / "nowhere").exists()
 
     (tmp_path / "short").mkdir()
     turning_world(tmp_path / "short", 3, 12)
