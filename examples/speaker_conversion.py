@@ -1,6 +1,6 @@
 """Say it in another's voice: a VQ-VAE of speech whose decoder is told who speaks.
 
-    python examples/speaker_conversion.py                          # 12 minutes on two CPU cores
+    python examples/speaker_conversion.py                          # 11 minutes on two CPU cores
     python examples/speaker_conversion.py --preset small           # 100 minutes; minutes on a GPU
     python examples/speaker_conversion.py --data folder/           # one sub-folder a speaker
 
@@ -147,9 +147,9 @@ PRESETS = {
         64,
         {
             "wavenet": Recipe(wavenet_8k, 1024 + 4096, 2, 1500, 2e-3),
-            "parallel": Recipe(parallel(8000, 128), 8000, 8, 1100, 1e-3, 0.99),
+            "parallel": Recipe(parallel(8000, 128), 8000, 8, 950, 1e-3, 0.99),
             "unconditional": Recipe(unconditional_8k, 1024 + 4096, 2, 1500, 2e-3),
-            "prior": Recipe(prior(64), 64 * 128, 8, 600, 2e-3),
+            "prior": Recipe(prior(64), 64 * 128, 8, 400, 2e-3),
         },
         shown_seconds=1.6,
     ),

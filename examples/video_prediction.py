@@ -73,12 +73,13 @@ class Preset:
     steps: int
     batch_size: int
     length: int  # of the windows
+    context_noise: float
     temperature: float  # of predictions
 
 
 PRESETS = {
-    "tiny": Preset(5000, 8, 96, 3000, 96, 3, 3000, 8, 10, 0.7),
-    "small": Preset(10_000, 4, 96, 12_000, 96, 8, 20_000, 4, 10, 1.0),
+    "tiny": Preset(5000, 8, 96, 3000, 96, 3, 3000, 8, 10, 0.0, 0.7),
+    "small": Preset(10_000, 4, 96, 12_000, 96, 4, 10_000, 4, 10, 0.1, 1.0),
 }
 
 
@@ -163,7 +164,7 @@ def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) 
         out, "predictor",
         lambda: VideoPredictor(
             vqvae, num_actions, context_frames=CONTEXT, hidden=preset.hidden,
-            num_layers=preset.layers,
+            num_layers=preset.layers, context_noise=preset.context_noise, seed=0,
         ),
         lambda: video.windows(coded, preset.length, preset.batch_size, seed=0, repeat=True),
         preset.steps, 3e-3,
