@@ -9,7 +9,8 @@ test double in a process of its own.
 
 - Overhead: the endpoint over the session, beside the same computation as a `tf.function` of the
   model, without the endpoint's checks, and as the model's own method on arrays (`vqvae.encode`).
-  Arrays in, arrays out; the median of the ratios, round by round.
+  Arrays in, arrays out; the median of the ratios, round by round. `session` has its usual threads;
+  `direct` runs all operations in the thread that asks (`inter_op_parallelism_threads: -1`).
 - Latency and throughput: each client is a thread that asks again as soon as it is answered. The
   session has one pool of threads for all.
 - Soak: good and bad requests, mixed at random. Every good one must be answered, every bad one
@@ -281,12 +282,19 @@ def check_same(endpoint: Endpoint, answers: dict[str, np.ndarray], made: np.ndar
         )
 
 
-def overhead(servable: Any, endpoint: Endpoint, batch: int, rounds: int) -> dict:
-    """Interleaved times of the endpoint, of a `tf.function` and of the model's method."""
+def overhead(servable: Any, direct: Any, endpoint: Endpoint, batch: int, rounds: int) -> dict:
+    """Interleaved times of the endpoint, of a `tf.function` and of the model's method.
+
+    Args:
+        direct: a servable that runs requests in the thread that asks.
+    """
     import tensorflow as tf
 
     inputs = endpoint.inputs(batch)
-    calls: dict[str, Callable] = {"session": lambda: servable.predict(endpoint.signature, inputs)}
+    calls: dict[str, Callable] = {
+        "session": lambda: servable.predict(endpoint.signature, inputs),
+        "direct": lambda: direct.predict(endpoint.signature, inputs),
+    }
     if endpoint.function is not None:
         # Of any batch, as the endpoint: none is made faster by sizes that are known.
         specs = [
@@ -309,19 +317,23 @@ def overhead(servable: Any, endpoint: Endpoint, batch: int, rounds: int) -> dict
         repeats = max(1, round(20 / once))  # of at least 20 ms, so that one pause decides nothing
         sides[name] = lambda call=call, repeats=repeats: common.milliseconds(call, repeats)
     times = common.interleave(sides, rounds)
-    ours = times["session"]["samples"]
-    ratios = {
-        name: [a / b for a, b in zip(ours, side["samples"], strict=True)]
-        for name, side in times.items()
-        if name != "session"
-    }
     return {
         "times": times,
         "ratios": {
-            name: {**common.ratio(times["session"], times[name]), "median": statistics.median(each)}
-            for name, each in ratios.items()
+            ours: {
+                other: ratio(times[ours], times[other])
+                for other in ("tf.function", "method")
+                if other in times
+            }
+            for ours in ("session", "direct")
         },
     }
+
+
+def ratio(ours: dict, other: dict) -> dict:
+    """As `common.ratio`, with the median over rounds."""
+    each = [a / b for a, b in zip(ours["samples"], other["samples"], strict=True)]
+    return {**common.ratio(ours, other), "median": statistics.median(each)}
 
 
 def under_load(servable: Any, endpoint: Endpoint, batch: int, clients: int, seconds: float) -> dict:
@@ -546,7 +558,7 @@ def main() -> None:
         print(common.table(headers, rows))
 
         if "overhead" in args.only:
-            results["overhead"] = measure_overhead(args, servables, endpoints)
+            results["overhead"] = measure_overhead(args, servables, Path(folder), endpoints)
         if "load" in args.only:
             results["load"] = measure_load(args, servables, endpoints)
         if "soak" in args.only:
@@ -566,22 +578,35 @@ def main() -> None:
         common.write("serving", results)
 
 
-def measure_overhead(args: argparse.Namespace, servables: dict, endpoints: list) -> list[dict]:
+def measure_overhead(
+    args: argparse.Namespace, servables: dict, folder: Path, endpoints: list
+) -> list[dict]:
+    from tests.serving.double import Servable
+
+    direct = {name: Servable(folder / name / "1", threads=-1) for name in servables}
     found = []
     for endpoint in endpoints:
         for batch in args.batches:
-            case = overhead(servables[endpoint.model], endpoint, batch, args.rounds)
+            sides = servables[endpoint.model], direct[endpoint.model]
+            case = overhead(*sides, endpoint, batch, args.rounds)
             named = {"model": endpoint.model, "signature": endpoint.signature, "batch": batch}
             found.append({**named, **case})
-    headers = ["model", "signature", "batch", "session ms", "tf.function ms", "method ms"]
-    headers += ["/ tf.function", "/ method"]
+    names = ("session", "direct", "tf.function", "method")
+    headers = ["model", "signature", "batch", *(f"{name} ms" for name in names)]
+    headers += [f"{ours} / {other}" for ours in names[:2] for other in names[2:]]
     rows = []
     for case in found:
-        times = [case["times"].get(x, {}).get("ms") for x in ("session", "tf.function", "method")]
-        ratios = [case["ratios"].get(x, {}).get("median") for x in ("tf.function", "method")]
+        times = [case["times"].get(name, {}).get("ms") for name in names]
+        ratios = [
+            case["ratios"][ours].get(other, {}).get("median")
+            for ours in names[:2]
+            for other in names[2:]
+        ]
         rows.append([case["model"], case["signature"], case["batch"], *times, *ratios])
     print(f"\n{common.table(headers, rows)}")
     print(f"Aim: <= {AIM_OVERHEAD} x tf.function")
+    for each in direct.values():
+        each.close()
     return found
 
 

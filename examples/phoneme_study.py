@@ -230,6 +230,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.minutes <= 0 or args.crop % 640:
         parser.error("--minutes must be positive, and --crop a multiple of 640 samples")
+    for name in ("codes", "batch", "epoch"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
     # Further sets, rates and encoders go into the same folder.
     stays = {k: v for k, v in vars(args).items() if k not in ("data", "rates", "encoder")}
     args.out = open_run(args.out, stays, parser.error)
@@ -246,4 +249,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error

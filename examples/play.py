@@ -12,6 +12,7 @@ import argparse
 import base64
 import io
 import json
+import sys
 import threading
 import time
 import uuid
@@ -26,6 +27,9 @@ from PIL import Image
 from support import scores
 
 from keras_vqvae import VideoPredictor
+
+sys.path.append(str(Path(__file__).parents[1] / "zoo"))
+import run as zoo
 
 MOST_WALKS = 16  # that are remembered; the oldest is forgotten
 
@@ -167,19 +171,36 @@ def make_app(
     return app
 
 
+def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str]]:
+    """A predictor, frames to begin from and the actions' names, of a folder or of the zoo."""
+    folder = Path(run)
+    if not (folder / "predictor.keras").exists():
+        folder = Path(zoo.__file__).parent / run
+        if not (folder / "actions.json").exists():
+            raise ValueError(
+                f"run: {run} has no predictor.keras (run examples/video_prediction.py first), and "
+                "is no world of the zoo"
+            )
+        predictor = zoo.load(run)
+    else:
+        predictor = keras.models.load_model(folder / "predictor.keras")
+    with np.load(folder / "contexts.npz") as file:
+        contexts = file["frames"]
+    return predictor, contexts, json.loads((folder / "actions.json").read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="the folder of a run of video_prediction.py")
+    parser.add_argument("run", help="a folder of video_prediction.py, or a name in the zoo")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--temperature", type=float, default=1.0)
     args = parser.parse_args()
     if not 0 < args.temperature < float("inf"):
         parser.error(f"--temperature must be positive and finite, got {args.temperature}")
-    if not (args.run / "predictor.keras").exists():
-        parser.error(f"{args.run} has no predictor.keras: run examples/video_prediction.py first")
-    predictor = keras.models.load_model(args.run / "predictor.keras")
-    contexts = np.load(args.run / "contexts.npy")
-    actions = json.loads((args.run / "actions.json").read_text())
+    try:
+        predictor, contexts, actions = load(args.run)
+    except ValueError as error:
+        parser.error(str(error))
     app = make_app(predictor, contexts, actions, args.temperature)
     app.run("127.0.0.1", args.port, threaded=True)
 

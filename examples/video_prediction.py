@@ -2,6 +2,7 @@
 
     python examples/video_prediction.py                    # ten minutes on two CPU cores
     python examples/video_prediction.py --preset small --vqvae vizdoom_frames     # hours
+    python examples/video_prediction.py --frames-per-code 2     # codes that span time
     python examples/video_prediction.py --data episodes/   # your own: .npz, or MP4 and CSV files
 
 A VQ-VAE turns frames into codes; a `VideoPredictor` predicts the codes of the next frames from
@@ -19,7 +20,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -28,7 +29,7 @@ from PIL import Image
 from support import runs, scores, video_scores
 from support.video_report import file_of, write_report
 
-from keras_vqvae import ImageVQVAE, VideoPredictor, callbacks
+from keras_vqvae import ImageVQVAE, VideoPredictor, VideoVQVAE, callbacks
 from keras_vqvae.data import ACTIONS, HELD_OUT_MAPS, TRAINING_MAPS, images, record, video
 from keras_vqvae.data.video import Episode
 
@@ -75,6 +76,7 @@ class Preset:
     length: int  # of the windows
     context_noise: float
     temperature: float  # of predictions
+    frames_per_code: int = 1
 
 
 PRESETS = {
@@ -114,21 +116,23 @@ def load(args: argparse.Namespace, preset: Preset) -> tuple[list[Episode], dict,
     )
 
 
-def trained(out: Path, name: str, make, dataset, steps: int, rate: float) -> keras.Model:
-    """The network in NAME.keras, made and trained first if it is not there."""
+def trained(
+    out: Path, name: str, make: Callable[[], tuple], steps: int, rate: float
+) -> keras.Model:
+    """The network in NAME.keras; if it is not there that of `make` is trained, on its data."""
     path = out / f"{name}.keras"
     if not path.exists():
         keras.utils.set_random_seed(0)
         epochs = max(1, round(steps / STEPS_PER_EPOCH))
         each = -(-steps // epochs)
-        model = make()
+        model, dataset = make()
         print(f"{name}: {model.count_params():,} parameters, {epochs * each:,} steps", flush=True)
         schedule = keras.optimizers.schedules.CosineDecay(
             rate / 10, epochs * each, alpha=0.01, warmup_target=rate, warmup_steps=100
         )
         model.compile(keras.optimizers.Adam(schedule))
         model.fit(
-            dataset(), steps_per_epoch=each, epochs=epochs,
+            dataset, steps_per_epoch=each, epochs=epochs,
             callbacks=[
                 callbacks.BackupAndRestore(out / "backup" / name, keep=2),
                 keras.callbacks.CSVLogger(out / f"{name}.csv", append=True),
@@ -149,26 +153,32 @@ def given_vqvae(name: str) -> keras.Model:
 
 
 def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) -> VideoPredictor:
-    pictures = np.concatenate([episode.frames for episode in episodes])
-    vqvae = trained(
-        out, "vqvae",
-        lambda: ImageVQVAE(
-            pictures.shape[1:], code_dim=32, downsampling=preset.downsampling,
-            hidden=preset.vqvae_hidden, residual_hidden=32,
-        ),
-        lambda: images.from_array(pictures, batch_size=8, seed=0, repeat=True),
-        preset.vqvae_steps, 1e-3,
-    )  # fmt: skip
+    shape, side = episodes[0].frames.shape[1:], preset.downsampling
+    networks = {"code_dim": 32, "hidden": preset.vqvae_hidden, "residual_hidden": 32}
+
+    def of_frames() -> tuple:
+        pictures = np.concatenate([episode.frames for episode in episodes])
+        model = ImageVQVAE(shape, downsampling=side, **networks)
+        return model, images.from_array(pictures, batch_size=8, seed=0, repeat=True)
+
+    def of_clips() -> tuple:
+        each = preset.frames_per_code
+        model = VideoVQVAE(shape, downsampling=(each, side, side), **networks)
+        clips = video.windows(episodes, CONTEXT + STEPS, 1, seed=0, repeat=True)
+        return model, clips.map(lambda window: window["frames"])
+
+    make = of_frames if preset.frames_per_code == 1 else of_clips
+    vqvae = trained(out, "vqvae", make, preset.vqvae_steps, 1e-3)
     coded = video.encode(vqvae, episodes, out / "codes.npz")
-    return trained(
-        out, "predictor",
-        lambda: VideoPredictor(
+
+    def predictor() -> tuple:
+        model = VideoPredictor(
             vqvae, num_actions, context_frames=CONTEXT, hidden=preset.hidden,
             num_layers=preset.layers, context_noise=preset.context_noise, seed=0,
-        ),
-        lambda: video.windows(coded, preset.length, preset.batch_size, seed=0, repeat=True),
-        preset.steps, 3e-3,
-    )  # fmt: skip
+        )  # fmt: skip
+        return model, video.windows(coded, preset.length, preset.batch_size, seed=0, repeat=True)
+
+    return trained(out, "predictor", predictor, preset.steps, 3e-3)
 
 
 def starts(held_out: dict) -> np.ndarray:
@@ -196,6 +206,8 @@ def measure(
         )
 
     def rebuilt(frames: np.ndarray) -> np.ndarray:
+        if isinstance(vqvae, VideoVQVAE):
+            return vqvae.reconstruct(frames)
         flat = vqvae.reconstruct(frames.reshape(-1, *frames.shape[2:]))
         return flat.reshape(frames.shape)
 
@@ -327,9 +339,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="default runs/video_prediction_PRESET")
     parser.add_argument("--vqvae", help="a trained one: a .keras file, or a name in the zoo")
+    parser.add_argument(
+        "--frames-per-code", type=int, choices=(1, 2), default=1, help="2: a VideoVQVAE"
+    )
     parser.add_argument("--steps", type=int, help="of training each network")
     args = parser.parse_args(argv)
-    preset = PRESETS[args.preset]
+    if args.vqvae and args.frames_per_code > 1:
+        parser.error("--frames-per-code is of a VQ-VAE that is trained here, without --vqvae")
+    preset = dataclasses.replace(PRESETS[args.preset], frames_per_code=args.frames_per_code)
     if args.steps is not None:
         preset = dataclasses.replace(preset, vqvae_steps=args.steps, steps=args.steps)
     given = given_vqvae(args.vqvae) if args.vqvae else None  # or named, before anything is written
@@ -343,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (out / "unfinished_vqvae.keras").replace(out / "vqvae.keras")
     # For examples/play.py.
     runs.write_json(out / "actions.json", names)
-    np.save(out / "contexts.npy", starts(held_out))
+    np.savez_compressed(out / "contexts.npz", frames=starts(held_out))
     predictor = train(out, preset, episodes, len(names))
     if not (out / "metrics.json").exists():
         figures, shown = measure(predictor, held_out, names, preset.temperature)

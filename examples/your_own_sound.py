@@ -30,6 +30,7 @@ from keras_vqvae.data import audio, debian_speech
 STEPS_PER_EPOCH = 200  # how often held-out sound is looked at
 STRIDES = (4, 4, 4)  # of the decoder; their product is how many samples a code stands for
 SAMPLES_A_CODE = 64
+LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
 # A VQ-VAE learns from crops of so many samples, a prior from so many codes.
 CROP, CODES = 128 * SAMPLES_A_CODE, 128
 
@@ -56,6 +57,8 @@ def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list
         speaker = int(example["speaker"][0]) if args.speakers else 0
         if example["waveform"].shape[1] >= SAMPLES_A_CODE:  # shorter than one code is nothing
             kept.append((example["waveform"][0], file, speaker))
+    if not kept:
+        raise ValueError(f"{folder}: every clip is shorter than one code, {SAMPLES_A_CODE} samples")
     waveforms, files, speakers = (list(column) for column in zip(*kept, strict=True))
     return waveforms, files, speakers, getattr(dataset, "speaker_names", None) or []
 
@@ -104,8 +107,13 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128, help="channels of both networks")
     parser.add_argument("--steps", type=int, default=2000, help="training steps of each network")
     args = parser.parse_args()
-    if args.steps < 1:
-        parser.error("--steps must be at least 1")
+    for name in ("sample_rate", "num_codes", "hidden", "steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.speakers and args.sample_rate < LEAST_SAMPLE_RATE:
+        parser.error(
+            f"--speakers follows their pitch: --sample-rate must be at least {LEAST_SAMPLE_RATE}"
+        )
     savedmodel = args.out / "savedmodel" / "1"
     if savedmodel.exists():
         parser.error(f"--out: {args.out} holds a finished run; name another folder")

@@ -158,6 +158,21 @@ def checked_range(name: str, x: Tensor, stop: int) -> Tensor:
         return tf.identity(x)
 
 
+def checked_sound(name: str, x: Tensor) -> Tensor:
+    """`x`, floats, after a check within TensorFlow's graph that they are in [-1, 1], and no NaN.
+
+    As `checked_range` is.
+    """
+    if BACKEND != "tensorflow" or tf.executing_eagerly():
+        return x
+    message = f"{name} must be finite and in [-1, 1], got values of size up to"
+    check = tf.debugging.Assert(
+        tf.reduce_all(tf.abs(x) <= 1.0), [message, tf.reduce_max(tf.abs(x))]
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(x)
+
+
 def shape_is_of_data(x: Tensor) -> bool:
     """Whether sizes in a tensor's shape are those of data.
 

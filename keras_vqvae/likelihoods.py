@@ -175,8 +175,9 @@ class LogisticMixture(Discrete):
         levels: number of steps of the data.
     """
 
-    # Narrower than e^-12 of the range: a hundredth of a level of 16 bits.
-    _LEAST_LOG_SCALE = -12.0
+    # From a fifth of a level of 16 bits to 500 times the range; beyond, a level's share is 0 in
+    # float32.
+    _LOG_SCALES = (-12.0, 7.0)
 
     has_top = False
 
@@ -195,7 +196,7 @@ class LogisticMixture(Discrete):
 
     def _parts(self, params: Tensor) -> list:
         logits, means, log_scales = ops.split(params, 3, -1)
-        return [logits, means, ops.maximum(log_scales, self._LEAST_LOG_SCALE)]
+        return [logits, means, ops.clip(log_scales, *self._LOG_SCALES)]
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         level = functional.unit_to_levels(x, self.levels)

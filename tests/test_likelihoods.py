@@ -124,6 +124,19 @@ def test_logistic_mixture_far_from_all_its_components_is_finite() -> None:
     assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize("log_scale", [-80.0, 80.0])
+def test_the_narrowest_and_the_widest_mixtures_are_numbers(log_scale: float) -> None:
+    likelihood = LogisticMixture(1)
+    params = np.array([[0.0, 0.0, log_scale]] * 3, "float32")[None]
+    x = np.array([[-1.0, 0.0, 1.0]], "float32")
+    log_prob = np.asarray(likelihood.log_prob(params, x))
+    assert np.isfinite(log_prob).all()
+    found = gradient(lambda p: ops.sum(likelihood.log_prob(p, x)), ops.convert_to_tensor(params))
+    assert np.isfinite(found).all()
+    if log_scale > 0:  # as likely below the range as above it, and hardly within
+        np.testing.assert_allclose(log_prob[0, [0, 2]], np.log(0.5), rtol=2e-3)
+
+
 @pytest.mark.parametrize("likelihood", [Categorical(16), LogisticMixture(3, 16)])
 def test_draws_follow_the_probabilities(likelihood: Any) -> None:
     params = floats((1, likelihood.num_outputs))

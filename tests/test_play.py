@@ -1,5 +1,6 @@
 """examples/play.py: its requests, and its page in a browser."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 if keras.backend.backend() != "tensorflow":
@@ -61,6 +63,31 @@ def test_bad_requests_are_answered_and_the_next_is_served(app) -> None:
     for _ in range(play.MOST_WALKS):
         client.post("/start", json={})
     assert client.post("/step", json={"walk": walk, "action": 0}).status_code == 400
+
+
+def test_a_world_of_the_zoo_or_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="nowhere has no predictor.keras .* no world of the zoo"):
+        play.load("nowhere")
+    with pytest.raises(ValueError, match="no world of the zoo"):
+        play.load("vizdoom_frames")  # pictures
+    model, contexts = make(sharp=0.4), frames(5, CONTEXT)
+    model.save(tmp_path / "predictor.keras")
+    np.savez_compressed(tmp_path / "contexts.npz", frames=contexts)
+    (tmp_path / "actions.json").write_text(json.dumps(ACTIONS))
+    of_run = play.load(str(tmp_path))
+    # The zoo has weights and a description in place of a file of Keras.
+    world = tmp_path / "zoo" / "world"
+    shutil.copytree(tmp_path, world, ignore=shutil.ignore_patterns("*.keras", "zoo"))
+    (world / "config.json").write_text(json.dumps(keras.saving.serialize_keras_object(model)))
+    model.save_weights(world / "model.weights.h5")
+    monkeypatch.setattr(play.zoo, "__file__", str(tmp_path / "zoo" / "run.py"))
+    for predictor, begins, names in (of_run, play.load("world")):
+        assert names == ACTIONS
+        np.testing.assert_array_equal(begins, contexts)
+        np.testing.assert_array_equal(
+            predictor.step(predictor.start(contexts), np.zeros(5, "int32"), seed=0)[0],
+            model.step(model.start(contexts), np.zeros(5, "int32"), seed=0)[0],
+        )
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

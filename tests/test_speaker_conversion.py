@@ -237,8 +237,9 @@ def test_bad_arguments_are_refused(tmp_path: Path, capsys) -> None:
             speaker_conversion.main([*arguments, "--out", str(tmp_path / "run")])
         assert refused.value.code == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="nobody"):
-        speaker_conversion.main(["--speakers", "nobody", "--out", str(tmp_path / "run")])
+    for name in ("nobody", "noone"):  # the first does not stand in the way of the second
+        with pytest.raises(ValueError, match=name):
+            speaker_conversion.main(["--speakers", name, "--out", str(tmp_path / "run")])
 
 
 def test_the_paper_says_its_cost_first(tmp_path: Path, monkeypatch, capsys) -> None:

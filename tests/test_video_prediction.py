@@ -13,6 +13,7 @@ pytestmark = pytest.mark.tensorflow
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("the examples run on TensorFlow", allow_module_level=True)
 
+from keras_vqvae import VideoVQVAE  # noqa: E402
 from keras_vqvae.data.video import Episode  # noqa: E402
 from tests.checks import assert_same, images  # noqa: E402
 
@@ -124,3 +125,21 @@ def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> N
     line[1] = str(tmp_path / "short")
     with pytest.raises(ValueError, match="held-out episodes must have at least 16 frames"):
         example.main([*line, "--out", str(tmp_path / "other")])
+
+
+@pytest.mark.long
+def test_a_run_with_codes_that_span_time(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "data").mkdir()
+    turning_world(tmp_path / "data", 4, 24)
+    monkeypatch.setattr(example, "LONG", 20)
+    line = ["--data", str(tmp_path / "data"), "--size", "32", "--steps", "2"]
+    line += ["--frames-per-code", "2", "--out", str(tmp_path / "run")]
+    example.main(line)
+    predictor = keras.models.load_model(tmp_path / "run" / "predictor.keras")
+    assert isinstance(predictor.vqvae, VideoVQVAE) and predictor.frames_per_code == 2
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    [sets] = metrics["figures"].values()
+    assert len(sets["turning"]["prediction"]["PSNR"]) == example.STEPS
+    assert sets["turning"]["turns obeyed"]["real frames"]["share"] == 1.0
+    with pytest.raises(SystemExit):
+        example.main([*line, "--vqvae", "vizdoom_frames"])

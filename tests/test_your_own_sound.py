@@ -68,10 +68,28 @@ def test_with_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.returncode != 0 and "holds a finished run" in again.stderr
 
 
-def test_too_little(tmp_path: Path) -> None:
+def test_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from support import listening
+
     (tmp_path / "empty").mkdir()
     script = str(EXAMPLES / "your_own_sound.py")
     line = [sys.executable, script, str(tmp_path / "empty"), "--out", str(tmp_path / "run")]
     refused = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert refused.returncode != 0 and "error: " in refused.stderr
     assert "Traceback" not in refused.stderr
+
+    import your_own_sound
+
+    listening.write_wav(tmp_path / "empty" / "short.wav", np.full(40, 0.1), 8000)
+    monkeypatch.setattr(sys, "argv", line[1:])
+    with pytest.raises(ValueError, match="every clip is shorter than one code, 64 samples"):
+        your_own_sound.main()
+    for options, message in (
+        (["--hidden", "0"], "--hidden must be at least 1"),
+        (["--speakers", "--sample-rate", "4000"], "--sample-rate must be at least 6400"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*line[1:], *options])
+        with pytest.raises(SystemExit):
+            your_own_sound.main()
+        assert message in capsys.readouterr().err

@@ -10,8 +10,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_vqvae import AudioVQVAE, ImageVQVAE
+from tests.models.test_video import make
 
 pytestmark = pytest.mark.tensorflow  # the runner reads files through tf.data
 if keras.backend.backend() != "tensorflow":
@@ -68,22 +70,50 @@ def test_each_runs_on_a_folder(
         assert all(len(sound) == model.sample_rate and np.any(sound) for sound in sounds)
 
 
+def test_a_predictor_runs_on_a_folder_of_episodes(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(sharp=0.4)
+    model.save(tmp_path / "predictor.keras")
+    data = tmp_path / "data"
+    data.mkdir()
+    pack(monkeypatch, str(tmp_path / "predictor.keras"), str(tmp_path / "world"), "--float16")
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "world", str(data), str(tmp_path / "out.gif")])
+    shape, first = model.image_shape, model.context_frames
+    rng = np.random.default_rng(0)
+    lengths = (first + run.STEPS - 1, first + run.STEPS, 3 * first + run.STEPS)
+    for number, length in enumerate(lengths):
+        actions = rng.integers(0, model.num_actions, length).astype("int32")
+        frames = rng.integers(0, 255, (length, *shape), "uint8")
+        np.savez(data / f"{number}.npz", frames=frames, actions=actions)
+        if number == 0:  # too short
+            with pytest.raises(ValueError, match=f"no episode of {first + run.STEPS} frames"):
+                run.main()
+    run.main()
+    with Image.open(tmp_path / "out.gif") as file:
+        assert file.n_frames == first + run.STEPS
+        assert file.size == (2 * shape[1], 2 * shape[0])
+
+
+def pack(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    spec = importlib.util.spec_from_file_location("zoo_pack", ZOO / "pack.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["pack.py", *arguments])
+    module.main()
+
+
 def test_packing_in_half_precision_keeps_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("zoo_pack", ZOO / "pack.py")
-    pack = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pack)
     model = ImageVQVAE((8, 8, 3), 16, 4, hidden=8, residual_hidden=4)
     model.compile("adam")
     model.fit(np.zeros((4, 8, 8, 3), "uint8"), verbose=0)
     model.save(tmp_path / "m.keras")
     for number, options in enumerate([[], ["--float16"]]):
         folder = tmp_path / str(number)
-        monkeypatch.setattr(
-            sys, "argv", ["pack.py", str(tmp_path / "m.keras"), str(folder), *options]
-        )
-        pack.main()
+        pack(monkeypatch, str(tmp_path / "m.keras"), str(folder), *options)
         with h5py.File(folder / "model.weights.h5") as file:
             assert "optimizer" not in file
         config = (folder / "config.json").read_text()

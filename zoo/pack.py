@@ -1,7 +1,7 @@
 """Writes config.json and model.weights.h5 of a trained model into a folder of the zoo.
 
 python zoo/pack.py runs/demo/vqvae.keras zoo/vizdoom_frames
-python zoo/pack.py runs/mine/parallel.keras zoo/mine --float16    # half the size
+python zoo/pack.py runs/mine/parallel.keras zoo/mine --float16    # less than half the size
 """
 
 import argparse
@@ -15,7 +15,7 @@ import keras_vqvae  # noqa: F401  (its classes are in the file)
 
 
 def halve(path: Path) -> None:
-    """Rewrites a weights file, float32 as float16."""
+    """Rewrites a weights file, float32 as float16, compressed: of exponents there are few."""
     halved = path.with_name(f"halved_{path.name}")
     with h5py.File(path) as old, h5py.File(halved, "w") as new:
         new.attrs.update(old.attrs)
@@ -24,7 +24,8 @@ def halve(path: Path) -> None:
             if isinstance(item, h5py.Dataset):
                 data = item[()]
                 data = data.astype("float16") if data.dtype == "float32" else data
-                new.create_dataset(name, data=data)
+                packed = {"compression": "gzip", "shuffle": True} if data.size > 1 else {}
+                new.create_dataset(name, data=data, **packed)
             else:
                 new.require_group(name)
             new[name].attrs.update(item.attrs)

@@ -2,6 +2,7 @@
 
 python zoo/run.py vizdoom_frames photos/ out.png       # originals above, reconstructions below
 python zoo/run.py speech_conversion voices/ out/       # each clip in every voice, as WAV files
+python zoo/run.py A_WORLD episodes/ out.gif            # what happened on the left, predicted right
 """
 
 import argparse
@@ -11,10 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vqvae import AudioVQVAE, ImageVQVAE
-from keras_vqvae.data import audio, from_folder
+from keras_vqvae import AudioVQVAE, ImageVQVAE, VideoPredictor
+from keras_vqvae.data import audio, from_folder, video
 
-MOST = 12  # of pictures or clips
+MOST = 12  # of pictures, clips or episodes
+STEPS = 10  # predicted frames
 
 
 def load(name: str) -> keras.Model:
@@ -54,6 +56,27 @@ def say_in_every_voice(vqvae: AudioVQVAE, speakers: list[str], folder: str, out:
         print(f"clip {number}, {vqvae.encode(waveform).shape[1]} codes, in {len(speakers)} voices")
 
 
+def show_what_follows(predictor: VideoPredictor, folder: str, out: Path) -> None:
+    """The first frames of each episode, and then those that were and those that are predicted."""
+    from PIL import Image
+
+    first = predictor.context_frames
+    episodes = [
+        episode
+        for episode in video.read_folder(folder, predictor.image_shape[:2])
+        if len(episode.frames) >= first + STEPS and episode.actions is not None
+    ][:MOST]
+    if not episodes:
+        raise ValueError(f"folder: {folder} has no episode of {first + STEPS} frames with actions")
+    truth = np.stack([episode.frames[: first + STEPS] for episode in episodes])
+    actions = np.stack([episode.actions[: first + STEPS] for episode in episodes])
+    future = predictor.predict_frames(truth[:, :first], actions[:, first - 1 : -1], seed=0)
+    both = np.concatenate([truth, np.concatenate([truth[:, :first], future], 1)], 3)
+    moments = [Image.fromarray(np.concatenate(list(both[:, t]), 0)) for t in range(first + STEPS)]
+    moments[0].save(out, save_all=True, append_images=moments[1:], duration=200, loop=0)
+    print(f"{len(episodes)} episodes, {STEPS} frames predicted after {first}: {out}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
@@ -63,6 +86,8 @@ def main() -> None:
     model = load(args.name)
     if isinstance(model, ImageVQVAE):
         show_pictures(model, args.folder, args.out)
+    elif isinstance(model, VideoPredictor):
+        show_what_follows(model, args.folder, args.out)
     else:
         say_in_every_voice(model, speakers_of(args.name), args.folder, args.out)
 

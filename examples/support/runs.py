@@ -22,7 +22,8 @@ def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:
     path = out / "arguments.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        # What ended before it made anything, as of a mistyped argument, is no run.
+        if not path.exists() or list(out.iterdir()) == [path]:
             write_json(path, arguments)
     except OSError as problem:
         error(f"--out: cannot write to {out}: {problem}")

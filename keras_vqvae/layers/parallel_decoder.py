@@ -11,6 +11,7 @@ from keras_vqvae import spectral
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
 from keras_vqvae.layers.harmonic_source import HarmonicSource
+from keras_vqvae.layers.residual import stage_strides
 
 # Hz: voices are between them, and a decoder's first guess is the third.
 LOWEST, HIGHEST, USUAL = 60.0, 400.0, 150.0
@@ -295,7 +296,10 @@ class ResidualUnit(keras.layers.Layer):
             self.wide = keras.layers.Conv1D(
                 channels, 3, padding="same", dilation_rate=dilation_rate, dtype=dtype
             )
-        self.narrow = keras.layers.Conv1D(channels, 1, dtype=dtype)
+        # However many units there are, a fresh decoder is about as loud as what it is given: of
+        # Glorot's weights 18 units make noise at thirty times full scale, from which none learns.
+        small = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
+        self.narrow = keras.layers.Conv1D(channels, 1, kernel_initializer=small, dtype=dtype)
         self.film: keras.layers.Layer | None = None
 
     def build(self, x_shape: tuple, condition_shape: tuple | None = None) -> None:
@@ -329,6 +333,13 @@ class ResidualUnit(keras.layers.Layer):
             "dilation_rate": self.dilation_rate,
             "causal": self.causal,
         }
+
+
+def decoder_strides(downsampling: int) -> tuple:
+    """Strides of a decoder, the coarsest stage first: primes, fours, and a two that is left."""
+    primes = [prime for (prime,) in stage_strides(1, downsampling)]
+    twos, others = primes.count(2), [prime for prime in primes if prime > 2]
+    return (*others[::-1], *[4] * (twos // 2), *[2] * (twos % 2)) or (1,)
 
 
 def snake(x: Tensor) -> Tensor:

@@ -47,9 +47,10 @@ def stage_strides(rank: int, downsampling: int | tuple) -> list[tuple]:
         factors = tuple(downsampling)
     primes = [_prime_factors(factor) for factor in factors]
     if len(factors) != rank or None in primes:
+        several = f", or {rank} of them" if rank > 1 else ""
         raise ValueError(
-            f"downsampling must be a product of 2, 3, 5 and 7 such as a power of two, or {rank} of "
-            f"them, got {downsampling!r}"
+            f"downsampling must be an integer, a product of 2, 3, 5 and 7 such as 64{several}, got "
+            f"{downsampling!r}"
         )
     return list(itertools.zip_longest(*primes, fillvalue=1))  # type: ignore[arg-type]
 

@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_vqvae import backend, functional, sampling, spectral
 from keras_vqvae.backend import Tensor
-from keras_vqvae.layers.parallel_decoder import ParallelDecoder
-from keras_vqvae.layers.residual import ConvEncoder, stage_strides
+from keras_vqvae.layers.parallel_decoder import ParallelDecoder, decoder_strides
+from keras_vqvae.layers.residual import ConvEncoder
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
@@ -114,6 +114,10 @@ class AudioVQVAE(Autoencoder):
         burn_in: int | None = None,
         **kwargs: Any,
     ) -> None:
+        for name, value in {
+            "code_dim": code_dim, "hidden": hidden, "speaker_dim": speaker_dim
+        }.items():  # fmt: skip
+            positive_integer(name, value)
         check_quantizer(quantizer, num_codes, code_dim, commitment)
         if quantizer is not None:
             num_codes, code_dim = quantizer.num_codes, getattr(quantizer, "code_dim", code_dim)
@@ -128,22 +132,23 @@ class AudioVQVAE(Autoencoder):
             causal=causal,
             dtype=dtype,
         )
+        wanted = f'decoder must be "wavenet", "parallel" or a layer, got {decoder!r}'
         if isinstance(decoder, str):
             if decoder not in ("wavenet", "parallel"):
-                raise ValueError(
-                    f'decoder must be "wavenet", "parallel" or a layer, got {decoder!r}'
-                )
+                raise ValueError(wanted)
             decoder = (
                 WaveNetDecoder(downsampling, dtype=dtype)
                 if decoder == "wavenet"
                 else ParallelDecoder(
-                    tuple(stride for (stride,) in stage_strides(1, downsampling))[::-1],
+                    decoder_strides(downsampling),
                     hidden,
                     finest_hidden=finest_hidden or hidden,
                     causal=causal,
                     dtype=dtype,
                 )
             )
+        if not callable(decoder):
+            raise ValueError(wanted)
         for name, part in {"encoder": encoder, "decoder": decoder}.items():
             rate = getattr(part, "sample_rate", None)
             if rate not in (None, sample_rate):
@@ -327,7 +332,8 @@ class AudioVQVAE(Autoencoder):
     def check_speaker(self, speaker: Any, batch: int | None = None) -> None:
         """Raises `ValueError` where `speaker` is not `(batch,)` integers, speakers of the model."""
         kind = f"integers (batch,) in [0, {self.num_speakers})"
-        dtype = keras.backend.standardize_dtype(getattr(speaker, "dtype", "object"))
+        dtype = getattr(speaker, "dtype", "object")
+        dtype = getattr(dtype, "name", dtype)  # of text, which Keras knows not, too
         if "int" not in dtype or not is_batch_of(speaker, ()):
             raise ValueError(f"speaker must be {kind}, got {dtype} {getattr(speaker, 'shape', '')}")
         if None not in (batch, speaker.shape[0]) and speaker.shape[0] != batch:
@@ -382,7 +388,8 @@ class AudioVQVAE(Autoencoder):
         self.check_data(inputs)
         parts = inputs if isinstance(inputs, dict) else {"waveform": inputs}
         batch, samples = ops.shape(parts["waveform"])
-        waveform = self._padded(functional.never_empty(_without_padding(parts)))
+        waveform = backend.checked_sound("waveform", _without_padding(parts))
+        waveform = self._padded(functional.never_empty(waveform))
         speaker = parts.get("speaker")
         if speaker is not None:
             speaker = functional.never_empty(

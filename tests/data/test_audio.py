@@ -630,6 +630,10 @@ def test_wrong_formats_are_refused_with_the_cure(folder, tmp_path):
     (folder / "speaker0" / "two.wav").unlink()
     with pytest.raises(ValueError, match="10 of 10 .* 16000 Hz: resample=True"):
         audio.from_folder(folder, 8000, resample=False)
+    with pytest.warns(UserWarning, match=r"1 of 10 clips are shorter than crops of 20050 samples"):
+        audio.from_folder(folder, RATE, 20050, 2)
+    with pytest.warns(UserWarning, match=r"1 of 2 clips are shorter .* `min_samples=8`"):
+        audio.from_arrays([np.zeros(7, "float32"), np.zeros(8, "float32")], 8, 2)
     with pytest.raises(ValueError, match=r"0\.wav is shorter than `min_samples`: 20000"):
         audio.from_folder(folder, RATE, min_samples=20050)
     with pytest.warns(UserWarning, match="1 sound files"):

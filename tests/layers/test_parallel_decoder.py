@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_vqvae import ConvDecoder, ConvEncoder, ParallelDecoder
+from keras_vqvae.layers.parallel_decoder import decoder_strides
 from tests.checks import check_layer, floats, to_numpy
 
 
@@ -58,6 +59,9 @@ def test_context(name: str, causal: bool) -> None:
     make, unit, decodes = NETWORKS[name]
     network, codes = make(causal=causal), 31
     x = floats((1, codes, 4) if decodes else (1, codes * unit, 1))
+    network(x)
+    for part in getattr(network, "_units", []):  # which at first count for little
+        part.narrow.kernel.assign(10 * part.narrow.kernel)
     base = to_numpy(network(x))
     before, after = network.context
     middle = codes // 2
@@ -90,6 +94,25 @@ def test_channels_by_stage() -> None:
 
     assert filters(encoder) == [8, 16, 32, 32, 4]
     assert filters(decoder) == [32, 32, 16, 8, 1]
+
+
+@pytest.mark.parametrize("speech", [False, True])
+@pytest.mark.parametrize("downsampling", [64, 128, 640])
+def test_a_fresh_one_is_not_louder_than_sound(downsampling: int, speech: bool) -> None:
+    """Of noise at many times full scale, which it once began with, no decoder learns."""
+    keras.utils.set_random_seed(0)
+    strides = decoder_strides(downsampling)
+    assert np.prod(strides) == downsampling and max(strides) <= 5
+    layer = ParallelDecoder(strides, 64, sample_rate=16000 if speech else None)
+    vectors = keras.random.normal((2, 20, 16), seed=0)
+    made = np.asarray(layer(vectors, keras.random.normal((2, 8), seed=1)))
+    assert 0.01 < np.sqrt(np.mean(made**2)) < 1.0
+
+
+def test_strides_of_a_decoder() -> None:
+    assert [decoder_strides(n) for n in (1, 2, 64, 128, 160, 441)] == [
+        (1,), (2,), (4, 4, 4), (4, 4, 4, 2), (5, 4, 4, 2), (7, 7, 3, 3)
+    ]  # fmt: skip
 
 
 def test_refuses() -> None:

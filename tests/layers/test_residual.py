@@ -104,11 +104,15 @@ def test_the_papers_defaults() -> None:
 BAD = [
     (lambda: ConvEncoder(4, 8), "rank must be 1 .* got 4"),
     (lambda: ResidualStack(0, 8), "rank must be 1 .* got 0"),
-    (lambda: ConvEncoder(2, 8, downsampling=11), "downsampling must be a product of 2.* got 11"),
-    (lambda: ConvDecoder(2, 8, downsampling=0), "downsampling must be a product of 2.* got 0"),
+    (
+        lambda: ConvEncoder(2, 8, downsampling=11),
+        "downsampling must be an integer, a product of 2.* got 11",
+    ),
+    (lambda: ConvDecoder(2, 8, downsampling=0), "an integer, a product of 2.* got 0"),
+    (lambda: ConvEncoder(1, 8, downsampling=64.0), "product of 2, 3, 5 and 7 such as 64, got 64.0"),
     (
         lambda: ConvEncoder(2, 8, downsampling=(2, 2, 2)),
-        r"power of two, or 2 of them, got \(2, 2, 2\)",
+        r"such as 64, or 2 of them, got \(2, 2, 2\)",
     ),
     (lambda: ResidualStack(2, 8).build((None, 4, 4, 3)), r"rank 4 and 8 channels, got shape"),
     (lambda: ResidualStack(2, 8).build((None, 4, 8)), r"rank 4 and 8 channels, got shape"),

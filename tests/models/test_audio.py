@@ -443,9 +443,20 @@ BAD = {
         lambda: AudioVQVAE(8000, decoder="flow"),
         'must be "wavenet", "parallel" or a layer',
     ),
+    "no decoder": (
+        lambda: AudioVQVAE(8000, decoder=None),
+        'must be "wavenet", "parallel" or a layer, got None',
+    ),
+    "hidden": (lambda: AudioVQVAE(8000, hidden=0), "hidden must be a positive integer, got 0"),
+    "speaker of text": (
+        lambda: make(num_speakers=3).check_data(
+            {"waveform": sound(1), "speaker": np.array(["june"])}
+        ),
+        r"speaker must be integers .* got str",
+    ),
     "downsampling": (
         lambda: AudioVQVAE(8000, downsampling=22),
-        "downsampling must be a product of",
+        "downsampling must be an integer, a product of",
     ),
     "upsampling": (
         lambda: AudioVQVAE(8000, downsampling=16, decoder=wavenet()),
@@ -539,6 +550,24 @@ BAD = {
     "streams": (lambda: make().streaming(2).encode(sound(1)), "of 2 streams, got 1"),
     "streamed nan": (lambda: make().streaming().encode(NAN[:, :3]), "waveform must be finite"),
 }
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("value", [np.nan, 1.5])
+def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float) -> None:
+    import tensorflow as tf
+
+    model = make("parallel")
+    model.compile("adam", jit_compile=False)
+    waveform = sound(4)
+    dataset = tf.data.Dataset.from_tensors(waveform).repeat(2)
+    model.fit(dataset, verbose=0)
+    before = model.get_weights()
+    waveform = waveform.copy()
+    waveform[2, 5] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match="waveform must be finite and in"):
+        model.fit(tf.data.Dataset.from_tensors(waveform), verbose=0)
+    assert_same(before, model.get_weights())
 
 
 @pytest.mark.parametrize("decoder", ["wavenet", "parallel"])

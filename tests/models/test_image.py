@@ -295,7 +295,7 @@ BAD_ARGUMENTS = {
     ),
     "side": ({"image_shape": (8, 10, 3)}, "side 10 must be divisible by downsampling=4"),
     "sides": ({"image_shape": (6, 8, 3), "downsampling": (4, 2)}, "side 6 .* downsampling=4"),
-    "downsampling": ({"downsampling": 11}, "downsampling must be a product of 2.* got 11"),
+    "downsampling": ({"downsampling": 11}, "an integer, a product of 2.* got 11"),
     "num_codes": ({"num_codes": 0}, "num_codes must be an integer of at least 1, got 0"),
 }
 

@@ -51,11 +51,14 @@ class Servable:
 
     Args:
         path: folder of the version.
+        threads: that run a request's operations side by side; 0 for as many as there are cores, -1
+            for none but the one that asks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
         self.path, self.version = path, int(path.name)
-        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        config = config_pb2.ConfigProto(inter_op_parallelism_threads=threads)
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         with self._session.graph.as_default():
             loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
         self.signatures = {
