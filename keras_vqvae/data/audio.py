@@ -11,7 +11,8 @@ more to say it is a dict:
   the clip's. The rest, up to the batch's longest, are zeros.
 
 Crops always have the same length: a clip that is shorter is padded with zeros, which count as
-sound, and a warning counts such clips; `min_samples=crop` refuses them. With a `seed` the place of
+sound, and a warning counts such clips (not those of TensorFlow Datasets, whose lengths are not
+known before); `min_samples=crop` refuses them. With a `seed` the place of
 a crop is decided by the seed, the number of the epoch and the clip's place in the data, and nothing
 else; without, it is the middle.
 
@@ -355,7 +356,7 @@ def from_arrays(
     for i, array in enumerate(arrays):
         _check_array(f"`waveforms[{i}]`", array, min_samples, clipped)
     lengths = np.array([len(array) for array in arrays])
-    _warn_of_short(lengths, crop)
+    _warn_of_short(lengths, crop, 3)
     columns: dict[str, Any] = {"start": np.cumsum(lengths) - lengths, "samples": lengths}
     names = None
     if speakers is not None:
@@ -704,7 +705,7 @@ def _from_files(
     if not good:
         raise ValueError(f"{where} has no sound file that can be used.")
     _warn_of_short(
-        [audio_files.length_at(files[i].kept, files[i].rate, sample_rate) for i in good], crop
+        [audio_files.length_at(files[i].kept, files[i].rate, sample_rate) for i in good], crop, 4
     )
     if speakers is True and names is not None:
         heard = sorted({by_file[i] for i in good})
@@ -781,13 +782,13 @@ def _report(what: str, named: list[str], skip: bool, cure: str) -> None:
     warnings.warn(f"{text} They are left out.", stacklevel=4)
 
 
-def _warn_of_short(lengths: Sequence[int] | np.ndarray, crop: int | None) -> None:
+def _warn_of_short(lengths: Sequence[int] | np.ndarray, crop: int | None, stacklevel: int) -> None:
     short = int(np.sum(np.asarray(lengths) < (crop or 0)))
     if short:
         warnings.warn(
             f"{short} of {len(lengths)} clips are shorter than crops of {crop} samples: zeros are "
             f"added, which count as sound. `min_samples={crop}` refuses them.",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
