@@ -72,7 +72,7 @@ def voiced(**options: object) -> ParallelDecoder:
         (5, 2), 8, finest_hidden=4, dilations=(1, 2), sample_rate=RATE, **options
     )
     layer.build((None, None, 5), (None, 3))
-    layer._pitch.bias.assign([0.5, 0.0])
+    layer._pitch.bias.assign([0.1, 0.0])
     return layer
 
 
