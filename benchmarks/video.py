@@ -216,10 +216,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to store instead of results/video.json")
     args = parser.parse_args()
     results: dict = {"rounds": args.rounds, "rollout": {}}
-    # The presets of examples/video_prediction.py.
+    # Codes of 4 pixels, and of 8, as in the presets of examples/video_prediction.py.
     presets = {
-        "small": {"grid_side": args.side // 4, "hidden": 96, "num_layers": 8, "side": args.side},
+        "fine": {"grid_side": args.side // 4, "hidden": 96, "num_layers": 8, "side": args.side},
         "tiny": {"grid_side": args.side // 8, "hidden": 96, "num_layers": 3, "side": args.side},
+        "small": {"grid_side": args.side // 8, "hidden": 96, "num_layers": 4, "side": args.side},
     }
     rows = []
     for name, preset in presets.items():

@@ -31,7 +31,7 @@ def test_video_benchmark(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr[-3000:]
     assert "x re-running" in run.stdout
     result = json.loads(path.read_text())["rollout"]
-    for name, codes in {"small": 16, "tiny": 4}.items():
+    for name, codes in {"fine": 16, "tiny": 4, "small": 4}.items():
         assert result[name]["step"]["frames_per_second"] > 0
         for cost in result[name]["cost"]:
             assert math.prod(cost["grid"]) == codes

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vqvae import AudioVQVAE, ImageVQVAE
+from keras_vqvae import AudioVQVAE, ImageVQVAE, VideoPredictor
 from tests.models.test_video import make
 
 pytestmark = pytest.mark.tensorflow  # the runner reads files through tf.data
@@ -53,6 +53,13 @@ def test_each_runs_on_a_folder(
         out = out.with_suffix(".png")
         for i in range(3):
             keras.utils.save_img(data / f"{i}.png", rng.integers(0, 255, model.image_shape))
+    elif isinstance(model, VideoPredictor):
+        out = out.with_suffix(".gif")
+        length = model.context_frames + run.STEPS
+        frames = np.repeat(np.load(ZOO / name / "contexts.npz")["frames"][0][:1], length, 0)
+        actions = rng.integers(0, model.num_actions, length).astype("int32")
+        np.savez(data / "0.npz", frames=frames, actions=actions)
+        assert len(json.loads((ZOO / name / "actions.json").read_text())) == model.num_actions
     else:
         soundfile = pytest.importorskip("soundfile", reason="sound files need soundfile")
         for i in range(2):
@@ -62,6 +69,9 @@ def test_each_runs_on_a_folder(
     run.main()
     if isinstance(model, ImageVQVAE):
         assert np.asarray(keras.utils.load_img(out)).shape == (128, 3 * 64, 3)
+    elif isinstance(model, VideoPredictor):
+        with Image.open(out) as file:
+            assert file.n_frames == length
     else:
         assert isinstance(model, AudioVQVAE)
         files = sorted(out.glob("*.wav"))
