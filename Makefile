@@ -12,8 +12,9 @@ test: .venv/installed
 	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long" tests
 	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not long and not tensorflow" tests
 
-test-all: .venv/installed
-	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) tests
+# Without -m the long ones would be skipped.
+test-all: .venv/installed .venv-kserve/installed
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "long or not long" tests
 	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not tensorflow" tests
 
 test-next: .venv-next/installed

@@ -8,12 +8,14 @@ Everything runs in one process over a session, as TensorFlow Serving loads a Sav
 test double in a process of its own.
 
 - Overhead: the endpoint over the session, beside the same computation as a `tf.function` of the
-  model, without the endpoint's checks, and as the model's own method on arrays (`vqvae.encode`).
-  Arrays in, arrays out; the median of the ratios, round by round. `session` has its usual threads;
-  `direct` runs all operations in the thread that asks (`inter_op_parallelism_threads: -1`).
+  model, without the endpoint's checks, as the model's own method on arrays (`vqvae.encode`), and
+  for `reconstruct` as Keras's `predict`. Arrays in, arrays out; the median of the ratios, round by
+  round. `session` has its usual threads; `direct` runs all operations in the thread that asks
+  (`inter_op_parallelism_threads: -1`).
 - Latency and throughput: each client is a thread that asks again as soon as it is answered. The
   session has one pool of threads for all.
-- Soak: good and bad requests, mixed at random. Every good one must be answered, every bad one
+- Soak: good and bad requests, mixed at random: any input out of its range, of a wrong shape, NaN or
+  a broken file; among the good ones empty batches. Every good one must be answered, every bad one
   refused as INVALID_ARGUMENT, and memory at the end be that after the first third.
 
 The models are random but for the zoo's pictures: speed does not depend on weights.
@@ -54,6 +56,7 @@ class Endpoint(NamedTuple):
         function: from those, in their order, as tensors to tensors, by the model alone; None where
             there is none.
         method: the same on arrays, as users of the package call it.
+        predict: the same by Keras's `predict`.
     """
 
     model: str
@@ -61,21 +64,28 @@ class Endpoint(NamedTuple):
     inputs: Callable[[int], dict[str, np.ndarray]]
     function: Callable[..., Any] | None
     method: Callable[..., Any] | None
+    predict: Callable[..., Any] | None = None
+
+
+def pictures(args: argparse.Namespace) -> Any:
+    import keras
+    import run as zoo
+
+    from keras_vqvae import ImageVQVAE
+
+    keras.utils.set_random_seed(0)
+    if not args.small:
+        return zoo.load("vizdoom_frames")
+    vqvae = ImageVQVAE((16, 16, 3), num_codes=32, hidden=8)
+    vqvae(np.zeros((1, 16, 16, 3), "uint8"))
+    return vqvae
 
 
 def image_endpoints(args: argparse.Namespace) -> tuple[Any, Any, list[Endpoint]]:
     """The zoo's model of 64x64 pictures, and a prior of 256 codes."""
-    import keras
-    import run as zoo
+    from keras_vqvae import PixelCNN, sampling
 
-    from keras_vqvae import ImageVQVAE, PixelCNN, sampling
-
-    keras.utils.set_random_seed(0)
-    if args.small:
-        vqvae = ImageVQVAE((16, 16, 3), num_codes=32, hidden=8)
-        vqvae(np.zeros((1, 16, 16, 3), "uint8"))
-    else:
-        vqvae = zoo.load("vizdoom_frames")
+    vqvae = pictures(args)
     size = {"hidden": 8, "num_layers": 2} if args.small else {"hidden": 64, "num_layers": 10}
     prior = PixelCNN(vqvae.grid_shape, vqvae.num_codes, **size)
     prior(np.zeros((1, *vqvae.grid_shape), "int32"))
@@ -104,8 +114,8 @@ def image_endpoints(args: argparse.Namespace) -> tuple[Any, Any, list[Endpoint]]
     def number(n: int) -> dict:
         return {"number": np.int32(n), **SEED, **DRAWING}
 
-    def endpoint(name: str, inputs: Callable, function: Callable, method: Callable) -> Endpoint:
-        return Endpoint("image", name, inputs, function, method)
+    def endpoint(name: str, inputs: Callable, *sides: Callable) -> Endpoint:
+        return Endpoint("image", name, inputs, *sides)
 
     return (
         vqvae,
@@ -113,11 +123,58 @@ def image_endpoints(args: argparse.Namespace) -> tuple[Any, Any, list[Endpoint]]
         [
             endpoint("encode", images, vqvae.encode, vqvae.encode),
             endpoint("decode", codes, vqvae.decode, vqvae.decode),
-            endpoint("reconstruct", images, reconstruct, reconstruct),
+            endpoint(
+                "reconstruct", images, reconstruct, reconstruct,
+                lambda images: vqvae.predict(images, verbose=0),
+            ),
             endpoint("sample", number, draw, sample),
             endpoint("log_prob", codes, prior.log_prob, prior.log_prob),
         ],
+    )  # fmt: skip
+
+
+def file_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]]:
+    """The same model, which takes and gives PNG files."""
+    import tensorflow as tf
+
+    vqvae, rng = pictures(args), np.random.default_rng(0)
+
+    def images(n: int) -> dict:
+        pixels = rng.integers(0, 256, (n, *vqvae.image_shape)).astype("uint8")
+        return {"images_bytes": np.array([tf.io.encode_png(x).numpy() for x in pixels], object)}
+
+    return (
+        vqvae,
+        None,
+        [Endpoint("files", name, images, None, None) for name in ("encode", "reconstruct")],
     )
+
+
+def wavenet_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]]:
+    """A tenth of a second, drawn sample by sample."""
+    import keras
+
+    from keras_vqvae import AudioVQVAE
+    from keras_vqvae.models.wavenet import WaveNetDecoder
+
+    keras.utils.set_random_seed(0)
+    if args.small:
+        decoder = WaveNetDecoder(channels=8, skip_channels=8, dilations=(1, 2))
+    else:
+        decoder = WaveNetDecoder(dilations=tuple(2**i for i in range(10)) * 2)
+    vqvae = AudioVQVAE(SAMPLE_RATE, decoder=decoder, hidden=8 if args.small else 128)
+    count = max(1, (160 if args.small else 1600) // vqvae.downsampling)
+    rng = np.random.default_rng(0)
+
+    def codes(n: int) -> dict:
+        some = rng.integers(0, vqvae.num_codes, (n, count)).astype("int32")
+        return {"codes": some, **SEED, "temperature": np.float32(1)}
+
+    def decode(codes: Any, *_: Any) -> Any:
+        return vqvae.decode(codes, seed=0, jit_compile=False, verbose=0)
+
+    vqvae(rng.uniform(-0.5, 0.5, (1, count * vqvae.downsampling)).astype("float32"))
+    return vqvae, None, [Endpoint("wavenet", "decode", codes, None, decode)]
 
 
 def sound_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]]:
@@ -156,10 +213,12 @@ def sound_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]
         state = {"pending": np.zeros((n, 0), "float32"), "given": np.int32(0)}
         return {**waveform(n), **state, "last": np.bool_(False)}
 
-    def endpoint(
-        name: str, inputs: Callable, function: Callable | None, method: Callable | None
-    ) -> Endpoint:
-        return Endpoint("sound", name, inputs, function, method)
+    def decode_chunk(n: int) -> dict:
+        state = {"pending": np.zeros((n, 0), "int32"), "given": np.int32(0)}
+        return {**codes(n), **state, "last": np.bool_(False), **speaker(n)}
+
+    def endpoint(name: str, inputs: Callable, *sides: Callable | None) -> Endpoint:
+        return Endpoint("sound", name, inputs, *sides)
 
     return (
         vqvae,
@@ -172,8 +231,12 @@ def sound_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]
                 lambda n: {**waveform(n), **speaker(n)},
                 reconstruct,
                 lambda waveform, speaker: vqvae.convert(waveform, speaker, verbose=0),
+                lambda waveform, speaker: vqvae.predict(
+                    {"waveform": waveform, "speaker": speaker}, verbose=0
+                ),
             ),
             endpoint("encode_stream", encode_chunk, None, None),
+            endpoint("decode_stream", decode_chunk, None, None),
         ],
     )
 
@@ -230,14 +293,25 @@ def video_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]
         predictor,
         None,
         [
-            Endpoint("video", "start", frames, None, lambda frames: predictor.start(frames)),
+            Endpoint(
+                "video", "start", frames, predictor.encode_frames,
+                lambda frames: predictor.start(frames),
+            ),
             Endpoint("video", "predict", predict_inputs, predict, predict_frames),
             Endpoint("video", "step", step_inputs, step, step_method),
         ],
-    )
+    )  # fmt: skip
 
 
-MODELS = {"image": image_endpoints, "sound": sound_endpoints, "video": video_endpoints}
+MODELS = {
+    "image": image_endpoints,
+    "files": file_endpoints,
+    "sound": sound_endpoints,
+    "wavenet": wavenet_endpoints,
+    "video": video_endpoints,
+}
+# An export's options.
+OPTIONS = {"files": {"encoded": True}}
 
 
 def megabytes(folder: Path) -> float:
@@ -282,6 +356,10 @@ def check_same(endpoint: Endpoint, answers: dict[str, np.ndarray], made: np.ndar
         )
 
 
+# What the session is compared with.
+OTHERS = ("tf.function", "method", "predict")
+
+
 def overhead(servable: Any, direct: Any, endpoint: Endpoint, batch: int, rounds: int) -> dict:
     """Interleaved times of the endpoint, of a `tf.function` and of the model's method.
 
@@ -310,6 +388,8 @@ def overhead(servable: Any, direct: Any, endpoint: Endpoint, batch: int, rounds:
         calls["tf.function"] = function
     if endpoint.method is not None:
         calls["method"] = lambda: endpoint.method(*inputs.values())
+    if endpoint.predict is not None:
+        calls["predict"] = lambda: endpoint.predict(*inputs.values())
     sides = {}
     for name, call in calls.items():
         call()
@@ -320,11 +400,7 @@ def overhead(servable: Any, direct: Any, endpoint: Endpoint, batch: int, rounds:
     return {
         "times": times,
         "ratios": {
-            ours: {
-                other: ratio(times[ours], times[other])
-                for other in ("tf.function", "method")
-                if other in times
-            }
+            ours: {other: ratio(times[ours], times[other]) for other in OTHERS if other in times}
             for ours in ("session", "direct")
         },
     }
@@ -370,19 +446,6 @@ def under_load(servable: Any, endpoint: Endpoint, batch: int, clients: int, seco
     }
 
 
-def bad(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inputs with one that an endpoint refuses."""
-    spoil = {
-        "images": lambda x: x[:, 1:],
-        "frames": lambda x: x[:, :, 1:],
-        "codes": lambda x: x + 10**6,
-        "waveform": lambda x: x * np.float32(np.nan),
-        "number": lambda x: np.int32(-1),
-    }
-    name = next(name for name in spoil if name in inputs)
-    return {**inputs, name: spoil[name](inputs[name])}
-
-
 class Memory:
     """Resident memory of a process, in MB. Linux only."""
 
@@ -394,20 +457,29 @@ class Memory:
 
 
 def soak(
-    ask: Callable[[str, str, dict], str], endpoints: list, count: int, memory: Memory, clients: int
+    ask: Callable[[str, str, dict], str],
+    endpoints: list,
+    fields: dict,
+    count: int,
+    memory: Memory,
+    clients: int,
 ) -> dict:
     """Asks `count` times, a third of them badly.
 
     Args:
         ask: from model, signature and inputs to "answered" or the name of an error.
+        fields: what each signature of each model takes, as `signature.json` says.
 
     Returns:
         what was answered, the curve of memory, and its growth after the first third.
     """
+    from tests.serving.models import bad_requests
+
     rng = np.random.default_rng(0)
     # What draws many codes takes as long as a hundred others: it comes rarely.
-    slow = {"sample", "predict"}
-    weights = np.array([0.01 if each.signature in slow else 1.0 for each in endpoints])
+    slow = {("image", "sample"), ("video", "predict"), ("wavenet", "decode")}
+    is_slow = [(each.model, each.signature) in slow for each in endpoints]
+    weights = np.where(is_slow, 0.03, 1.0)
     chosen = rng.choice(len(endpoints), count, p=weights / weights.sum())
     answers: Counter = Counter()
     curve: list[float] = []
@@ -422,11 +494,14 @@ def soak(
                     return
                 if number % max(1, count // 60) == 0:
                     curve.append(round(memory(), 2))
-            endpoint = endpoints[chosen[number]]
-            most = 2 if endpoint.signature in slow else 8
-            inputs = endpoint.inputs(int(own.integers(1, most, endpoint=True)))
-            is_bad = own.random() < 1 / 3
-            answer = ask(endpoint.model, endpoint.signature, bad(inputs) if is_bad else inputs)
+            endpoint, is_bad = endpoints[chosen[number]], own.random() < 1 / 3
+            most = 2 if is_slow[chosen[number]] else 8
+            inputs = endpoint.inputs(int(own.integers(int(is_bad), most, endpoint=True)))
+            if is_bad:
+                known = fields[endpoint.model][endpoint.signature]["inputs"]
+                every = list(bad_requests(inputs, known))
+                inputs = every[own.integers(len(every))][0]
+            answer = ask(endpoint.model, endpoint.signature, inputs)
             with lock:
                 answers[f"{'bad' if is_bad else 'good'}: {answer}"] += 1
 
@@ -475,7 +550,15 @@ def soaks(args: argparse.Namespace, folder: Path, servables: dict, endpoints: li
             return error.code.name
         return "answered"
 
-    found = {"session": soak(over_session, endpoints, args.soak, Memory(), args.soak_clients)}
+    fields = {
+        name: json.loads((folder / name / "1" / "signature.json").read_text())["signatures"]
+        for name in servables
+    }
+
+    def soaked(ask: Callable, count: int, memory: Memory) -> dict:
+        return soak(ask, endpoints, fields, count, memory, args.soak_clients)
+
+    found = {"session": soaked(over_session, args.soak, Memory())}
     with double_elsewhere(folder) as (address, process), contextlib.ExitStack() as stack:
         clients = {
             name: stack.enter_context(GrpcClient(address, name, timeout=300)) for name in servables
@@ -491,9 +574,7 @@ def soaks(args: argparse.Namespace, folder: Path, servables: dict, endpoints: li
             return "answered"
 
         memory = Memory(str(process))
-        found["gRPC, the server"] = soak(
-            over_grpc, endpoints, args.soak_grpc, memory, args.soak_clients
-        )
+        found["gRPC, the server"] = soaked(over_grpc, args.soak_grpc, memory)
     return found
 
 
@@ -533,7 +614,7 @@ def main() -> None:
             if args.signatures:
                 found = [each for each in found if each.signature in args.signatures]
             path = Path(folder, name, "1")
-            export_savedmodel(model, path, prior=prior)
+            export_savedmodel(model, path, prior=prior, **OPTIONS.get(name, {}))
             endpoints += found
             times = [time.perf_counter()]
             servables[name] = Servable(path)
@@ -591,7 +672,7 @@ def measure_overhead(
             case = overhead(*sides, endpoint, batch, args.rounds)
             named = {"model": endpoint.model, "signature": endpoint.signature, "batch": batch}
             found.append({**named, **case})
-    names = ("session", "direct", "tf.function", "method")
+    names = ("session", "direct", *OTHERS)
     headers = ["model", "signature", "batch", *(f"{name} ms" for name in names)]
     headers += [f"{ours} / {other}" for ours in names[:2] for other in names[2:]]
     rows = []

@@ -1,5 +1,6 @@
 """SavedModels of sound: the same numbers, streams, named errors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,10 @@ def test_compiled_by_xla(tmp_path: Path) -> None:
         assert_same_levels(made.numpy(), model.decode(codes[:batch], 1, seed=3))
     for name, ops in ops_of(tmp_path / "1").items():
         assert not forbidden(ops), name
+    told = json.loads((tmp_path / "1" / "signature.json").read_text(encoding="utf-8"))
+    assert told["jit_compile"] is True
+    # Clips of other lengths would fail each other.
+    assert told["signatures"]["encode"]["batching"] is False
 
 
 SOUND = np.zeros((1, 64), "float32")

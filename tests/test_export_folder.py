@@ -169,6 +169,18 @@ def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     assert names(path.parent) == {"1"} and names(path) == {"of another"}
 
 
+def test_an_empty_folder_that_appears_meanwhile_is_filled(tmp_path: Path) -> None:
+    path = tmp_path / "model" / "1"
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "new").touch()
+        path.mkdir()
+
+    write_version(path, write, overwrite=False)
+    assert names(path.parent) == {"1"} and names(path) == {"new"}
+
+
 def test_weights_are_written_once(tmp_path: Path) -> None:
     model = ImageVQVAE((8, 12, 3), 7, 4, hidden=256)
     export_savedmodel(model, tmp_path / "model" / "1")
@@ -248,6 +260,7 @@ BAD_ARGUMENTS: dict[str, tuple[dict, str]] = {
     "encoded": ({"encoded": "png"}, "encoded must be True or False, got 'png'"),
     "overwrite": ({"overwrite": 1}, "overwrite must be True or False, got 1"),
     "jit_compile": ({"jit_compile": None}, "jit_compile must be True or False, got None"),
+    "no loop": ({"jit_compile": True}, "jit_compile is for the loop of an AudioVQVAE's WaveNet"),
     "training_data": ({"training_data": ["MIT"]}, r"training_data must be a text, got \['MIT'\]"),
     "no example": ({"examples": images(0, SHAPE)}, "examples must be at least one, got none"),
     "floats": ({"examples": np.zeros((2, *SHAPE))}, "examples: images must be uint8"),

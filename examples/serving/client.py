@@ -10,8 +10,8 @@ Copy this file. `RestClient` needs numpy and requests only. `GrpcClient` needs
 tensorflow-serving-api, which brings TensorFlow; its messages are several times smaller, and it can
 say empty batches.
 
-As a script it runs every signature, on the requests that an export left for warming up or on your
-files, and writes the answers:
+As a script it runs every signature, on the requests that an export left for warming up, or those
+that your pictures and WAV files are enough for, and writes the answers:
 
     python client.py doom --grpc 127.0.0.1:8500 --rest http://127.0.0.1:8501 \\
         --warmup served/doom/1/assets.extra/tf_serving_warmup_requests --out answers/
@@ -29,6 +29,7 @@ import wave
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -71,7 +72,8 @@ class Client:
     Args:
         model: its name on the server.
         version: the newest, if None.
-        timeout: the deadline of a call, in seconds; retries included.
+        timeout: the deadline of a call, in seconds; retries included, and asking what the model
+            can be asked, which the first call does.
         retries: how often a call is made again while the server is unavailable. No other error is
             worth a retry. Calls have no effects, so that one made twice does no harm.
         backoff: pause before the first retry, in seconds; each next one is twice as long.
@@ -104,8 +106,11 @@ class Client:
     @property
     def signatures(self) -> dict[str, Signature]:
         """What the model can be asked, by name; asked of the server once."""
+        return self._known(time.monotonic() + self.timeout)
+
+    def _known(self, end: float) -> dict[str, Signature]:
         if self._signatures is None:
-            self._signatures = parse_signatures(self._retried(self._metadata, self.timeout))
+            self._signatures = parse_signatures(self._retried(self._metadata, end))
         return self._signatures
 
     def predict(
@@ -122,16 +127,18 @@ class Client:
             InvalidArgumentError, NotFoundError, UnavailableError, DeadlineExceededError: by name;
             ServingError: what else a server answers.
         """
-        if signature not in self.signatures:
+        end = time.monotonic() + (self.timeout if timeout is None else timeout)
+        signatures = self._known(end)
+        if signature not in signatures:
             raise InvalidArgumentError(
-                f"{self.model} has no {signature!r}, but {sorted(self.signatures)}"
+                f"{self.model} has no {signature!r}, but {sorted(signatures)}"
             )
-        known = self.signatures[signature].inputs
+        known = signatures[signature].inputs
         if inputs.keys() != known.keys():
             raise InvalidArgumentError(f"{signature} takes {sorted(known)}, got {sorted(inputs)}")
         arrays = {name: _array(name, value, known[name]) for name, value in inputs.items()}
         request = self._request(signature, arrays)
-        return self._retried(lambda left: self._predict(request, left), timeout or self.timeout)
+        return self._retried(lambda left: self._predict(request, left), end)
 
     def wait_until_ready(self, seconds: float = 60.0) -> None:
         """Returns once the model is served; raises what it last heard if it is not in time."""
@@ -145,8 +152,8 @@ class Client:
                     raise
                 time.sleep(self.backoff)
 
-    def _retried(self, call: Callable[[float], Any], timeout: float) -> Any:
-        end, heard = time.monotonic() + timeout, None
+    def _retried(self, call: Callable[[float], Any], end: float) -> Any:
+        heard = None
         for attempt in itertools.count():
             try:
                 return call(max(end - time.monotonic(), 0.001))
@@ -246,10 +253,12 @@ class RestClient(Client):
         super().__init__(model, **options)
         import requests
 
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f'url must be such as "http://127.0.0.1:8501", got {url!r}')
         self._requests = requests
         self._session = requests.Session()
         version = "" if self.version is None else f"/versions/{self.version}"
-        self._url = f"{url.rstrip('/')}/v1/models/{model}{version}"
+        self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{version}"
 
     def close(self) -> None:
         self._session.close()
@@ -260,19 +269,28 @@ class RestClient(Client):
             answer = self._session.request(method, self._url + path, timeout=timeout, **what)
         except errors.Timeout as error:
             raise DeadlineExceededError(f"no answer in {timeout:.3g} s") from error
-        except errors.ConnectionError as error:
+        except (errors.ConnectionError, errors.ChunkedEncodingError) as error:  # none, or half
             raise UnavailableError(str(error)) from error
-        if answer.ok:
-            return answer.json()
+        except errors.RequestException as error:
+            raise ServingError(str(error)) from error
         try:
-            message = answer.json()["error"]
-        except (ValueError, KeyError, TypeError):  # a proxy's page, or another server's form
-            message = answer.text
+            said = answer.json()
+        except ValueError:  # a proxy's page
+            said = None
+        if answer.ok and isinstance(said, dict):
+            return said
+        known = isinstance(said, dict) and "error" in said  # not another server's form
+        message = str(said["error"]) if known else answer.text
+        if answer.ok:
+            raise ServingError(f"{self._url}{path} answers something else: {message:.200}")
         raise _ERRORS.get(answer.status_code, ServingError)(message)
 
     def _metadata(self, timeout: float) -> dict:
         answer = self._call("GET", "/metadata", timeout)
-        return answer["metadata"]["signature_def"]["signature_def"]
+        try:
+            return answer["metadata"]["signature_def"]["signature_def"]
+        except (KeyError, TypeError) as error:
+            raise ServingError(f"{self._url}/metadata answers no signatures") from error
 
     def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
         for name, array in inputs.items():
@@ -287,11 +305,15 @@ class RestClient(Client):
     def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
         signature, body = request
         headers = {"Content-Type": "application/json"}
-        answer = self._call("POST", ":predict", timeout, data=body, headers=headers)["outputs"]
+        answer = self._call("POST", ":predict", timeout, data=body, headers=headers)
         known = self.signatures[signature].outputs
-        if len(known) == 1:  # then the server leaves out its name
-            answer = {next(iter(known)): answer}
-        return {name: _from_json(value, known[name]) for name, value in answer.items()}
+        try:
+            made = answer["outputs"]
+            if len(known) == 1:  # then the server leaves out its name
+                made = {next(iter(known)): made}
+            return {name: _from_json(value, known[name]) for name, value in made.items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ServingError(f"{signature} answers something else: {answer!r:.200}") from error
 
 
 _ERRORS: dict[str | int, type[ServingError]] = {
@@ -432,20 +454,22 @@ def play(
     """The frames that follow, one action after another.
 
     Args:
-        frames: uint8 `(batch, time, height, width, channels)`: what was seen.
+        frames: what was seen: uint8 `(batch, time, height, width, channels)`, or of an export with
+            `encoded=True` files, `bytes`, `(batch, time)`.
         actions: for each step an array as the signature `step` takes it; or, of a model without
             actions, anything, as often as there shall be steps.
 
     Yields:
         What `step` gives for each action: uint8 `(batch, height, width, channels)`; of a model with
-        codes of several frames `(batch, frames, height, width, channels)`.
+        codes of several frames `(batch, frames, height, width, channels)`; files likewise.
     """
     how = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    state = client.predict("start", frames=frames)
+    [name] = client.signatures["start"].inputs  # frames, or frames_bytes
+    state = client.predict("start", **{name: frames})
     for action in actions:
         taken = {"actions": action} if "actions" in client.signatures["step"].inputs else {}
         state = client.predict("step", **state, **taken, **how)
-        yield state.pop("frames")
+        yield state.pop(name)
 
 
 # As a script.
@@ -472,18 +496,19 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
         return mixed.astype("float32"), file.getframerate()
 
 
-def read(path: Path, size: list[int] | None) -> dict[str, Any]:
+def read(path: Path, size: list[int] | None, mode: str = "RGB") -> dict[str, Any]:
     """A picture or WAV file under the names of the inputs that may take it, a batch of one."""
     if path.suffix.lower() == ".wav":
         waveform, _ = read_wav(path)
         return {"waveform": waveform[None], "waveform_bytes": [path.read_bytes()]}
     from PIL import Image
 
-    picture = Image.open(path).convert("RGB")
-    if size is None:
-        return {"images": np.asarray(picture)[None], "images_bytes": [path.read_bytes()]}
-    pixels = np.asarray(picture.resize((size[1], size[0])))
-    return {"images": pixels[None], "images_bytes": [png(pixels)]}
+    picture, file = Image.open(path).convert(mode), path.read_bytes()
+    if size is not None:
+        picture = picture.resize((size[1], size[0]))
+        file = png(np.asarray(picture))
+    pixels = np.asarray(picture).reshape(*picture.size[::-1], -1)
+    return {"images": pixels[None], "images_bytes": [file]}
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -505,8 +530,12 @@ def wav(samples: np.ndarray, sample_rate: int) -> bytes:
 
 
 def file_requests(client: Client, given: dict[str, Any]) -> Iterator[tuple[str, dict]]:
-    """Signature and inputs, for all signatures that take no more than what is given."""
-    for name, signature in client.signatures.items():
+    """Signature and inputs, for all signatures that take no more than what is given.
+
+    `encode` is the first, so that the codes that it answers can be put into `given` for others.
+    """
+    for name in sorted(client.signatures, key=lambda name: name != "encode"):
+        signature = client.signatures[name]
         missing = signature.inputs.keys() - given.keys()
         if missing:
             print(f"{name}: left out, it needs {', '.join(sorted(missing))} (--set NAME=JSON)")
@@ -554,6 +583,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=Path, help="a file tf_serving_warmup_requests")
     parser.add_argument("--out", type=Path, default=Path("answers"))
     parser.add_argument("--size", type=int, nargs=2, help="height and width that pictures get")
+    modes = {"1": "L", "3": "RGB", "4": "RGBA"}
+    parser.add_argument("--channels", choices=modes, default="3", help="of the model's pictures")
     parser.add_argument(
         "--sample-rate",
         type=int,
@@ -579,22 +610,23 @@ def main() -> None:
     scalars = {"seed": 0, "temperature": 1.0, "top_k": 1_000_000, "top_p": 1.0, "number": 4}
     scalars |= dict(args.set)
     given, rates = {}, {}
-    for path in args.files:
+    for number, path in enumerate(args.files):
+        name = path.stem if path.stem not in given else f"{path.stem}_{number}"
         try:
-            given[path] = {**read(path, args.size), **scalars}
-            rates[path.stem] = read_wav(path)[1] if path.suffix.lower() == ".wav" else None
+            given[name] = {**read(path, args.size, modes[args.channels]), **scalars}
+            rates[name] = read_wav(path)[1] if path.suffix.lower() == ".wav" else None
         except (OSError, EOFError, ValueError, wave.Error) as error:
             parser.error(f"{path}: {error}")
-        if args.sample_rate and rates[path.stem] not in (None, args.sample_rate):
-            parser.error(f"{path} is of {rates[path.stem]} Hz, not {args.sample_rate}")
+        if args.sample_rate and rates[name] not in (None, args.sample_rate):
+            parser.error(f"{path} is of {rates[name]} Hz, not {args.sample_rate}")
 
     def requests(client: Client) -> Iterator[tuple[str, str, dict]]:
         if args.warmup:
             for signature, inputs in warmup_requests(args.warmup):
                 yield "warmup", signature, inputs
-        for path, inputs_of_file in given.items():
+        for name, inputs_of_file in given.items():
             for signature, inputs in file_requests(client, inputs_of_file):
-                yield path.stem, signature, inputs
+                yield name, signature, inputs
 
     refused = 0
     for protocol, client in clients.items():
@@ -608,6 +640,8 @@ def main() -> None:
                     print(f"{protocol} {source} {signature}: {type(error).__name__}: {error}")
                     continue
                 took = (time.perf_counter() - start) * 1e3
+                if signature == "encode" and source in given and "codes" not in dict(args.set):
+                    given[source]["codes"] = answer["codes"]
                 shapes = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in answer.items())
                 print(f"{protocol} {source} {signature}: {took:.1f} ms, {shapes}")
                 rate = args.sample_rate or rates.get(source) or 16000

@@ -43,7 +43,8 @@ def card(described: dict[str, Any]) -> str:
 def models_config(name: str) -> str:
     """A ModelServerConfig."""
     return f"""\
-# For tensorflow_model_server --model_config_file=models.config
+# For tensorflow_model_server --model_config_file=models.config; in its container, where NAME is
+# mounted as /models/NAME, --model_config_file=/models/NAME/VERSION/models.config.
 # base_path is where the server sees the folder that the versions are in.
 model_config_list {{
   config {{
@@ -60,7 +61,7 @@ def batching_config() -> str:
     sizes = "\n".join(f"allowed_batch_sizes: {size}" for size in _BATCH_SIZES)
     return f"""\
 # For tensorflow_model_server --enable_batching --batching_parameters_file=batching.config
-# README.md says which signatures can then be called.
+# README.md says which signatures can then be called, and when warm-up must be off.
 max_batch_size {{ value: {_BATCH_SIZES[-1]} }}
 batch_timeout_micros {{ value: 2000 }}
 max_enqueued_batches {{ value: 100 }}
@@ -135,13 +136,15 @@ def _batching(signatures: dict[str, Any]) -> str:
     )
     text = (
         "With `--enable_batching` TensorFlow Serving puts requests together along the first side. "
-        f"It can with {can}, as far as the other sides are the same; all requests of a batch fail "
-        "with the one that is bad."
+        f"{f'It can with {can}' if can else 'It can with none of these'}; all requests of a batch "
+        "fail with the one that is bad. Send no empty batch to such a server: it cannot fill it up."
     )
     if cannot:
         text += (
-            f" Not with {cannot}: they take scalars, or one thing for all, and then scalars are "
-            "refused (`Batching Run() input tensors must have at least one dimension`). Serve "
-            "these without batching, for example by a second server."
+            f" Not with {cannot}: they take scalars, one thing for all, or sides that may be any. "
+            "Scalars are refused then (`Batching Run() input tensors must have at least one "
+            "dimension`), in the warm-up requests too, so that such a version is not loaded: add "
+            "`--enable_model_warmup=false`. And requests that differ in another side than the "
+            "first fail each other. Serve these without batching, for example by a second server."
         )
     return text

@@ -36,8 +36,14 @@ class Endpoint:
 
     @property
     def is_batched(self) -> bool:
-        """Whether a server can put requests together: all tensors have a row for each example."""
-        return all(field.is_batched for field in (*self.inputs, *self.outputs))
+        """Whether a server can put requests together: whatever they are, rows fit.
+
+        All tensors must have a row for each example, and inputs no other side that is open: of
+        requests with different ones TensorFlow Serving fails all.
+        """
+        sides = [side for field in self.inputs for side in field.shape[1:]]
+        rows = all(field.is_batched for field in (*self.inputs, *self.outputs))
+        return rows and all(isinstance(side, int) for side in sides)
 
     def described(self) -> dict[str, Any]:
         """For JSON."""

@@ -53,7 +53,9 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
     """Has a folder written, which appears when it is whole, in the place of an older one.
 
     Whatever goes wrong, everything is as it was before; only a process that is killed may leave
-    a folder `.VERSION.` and some letters, which no server takes for a version.
+    a folder `.VERSION.` and some letters, which no server takes for a version. Between the two
+    renames that replace an older one nothing is there, and one that is killed then leaves both in
+    that folder, as `old` and `new`.
 
     Args:
         path: of the folder.
@@ -83,15 +85,20 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        if folder.exists() and not any(folder.iterdir()):
+        try:
             folder.rmdir()
+        except OSError:  # not there, or another export is in it
+            return
 
 
 def _put(new: Path, path: Path, old: Path, overwrite: bool) -> None:
     """Renames `new` to `path`; what is there to `old`, or back if that fails."""
-    if not path.exists():
-        new.rename(path)
+    try:
+        new.rename(path)  # also onto an empty folder
         return
+    except OSError:
+        if not path.is_dir():
+            raise
     if any(path.iterdir()) and not overwrite:  # another export was faster
         raise _taken(path)
     path.rename(old)

@@ -88,11 +88,12 @@ def export_savedmodel(
         path: folder to write, `NAME/VERSION`; must not exist or be empty.
         prior: a `PixelCNN`, `WaveNet` or another autoregressive model over the codes of `vqvae`.
         jit_compile: whether a WaveNet's loop is to be compiled by XLA, for each new length of
-            sound; several times as fast, where the server has XLA.
+            sound; several times as fast, where the server has XLA (TensorFlow Serving on a CPU
+            with `--xla_cpu_compilation_enabled=true` alone). Of other models an error.
         encoded: whether pictures come as JPEG or PNG and go as PNG, `images_bytes` and
             `frames_bytes` for `images` and `frames`, strings without the sides of a picture; and
             sound as WAV of 16 bits, mono, `waveform_bytes` for `waveform`. Not for streams.
-        overwrite: whether a version that is there is replaced, in one move.
+        overwrite: whether a version that is there is replaced, by two renames.
         examples: some data as `encode` takes it without `encoded`, for the warm-up requests: two
             real pictures, say (of a `VideoPredictor` two contexts); the first 8 are used. None for
             noise.
@@ -101,7 +102,7 @@ def export_savedmodel(
     Raises:
         ValueError: the model is not built or its weights are not finite, the prior is of another
             grid or number of codes, `path` is not empty or cannot be written, PNG cannot hold the
-            pictures, or an argument is of a wrong kind.
+            pictures, nothing is there for `jit_compile`, or an argument is of a wrong kind.
     """
     _check_options(jit_compile, encoded, overwrite, training_data)
     if not isinstance(vqvae, (VQVAE, AudioVQVAE, VideoPredictor)) or not vqvae.built:
@@ -113,6 +114,11 @@ def export_savedmodel(
         raise ValueError(
             "export_savedmodel needs the TensorFlow backend: save the weights, and export from a "
             "process with KERAS_BACKEND=tensorflow"
+        )
+    if jit_compile and not getattr(vqvae, "is_autoregressive", False):
+        raise ValueError(
+            "jit_compile is for the loop of an AudioVQVAE's WaveNet decoder, and changes nothing "
+            f"in {vqvae.name}"
         )
     vqvae.check_weights()
     if isinstance(vqvae, VideoPredictor):
@@ -129,9 +135,8 @@ def export_savedmodel(
     archive = keras.export.ExportArchive()
     endpoints.add_to(archive)
     signatures, name = endpoints.signatures, path.parent.name
-    described = description(
-        name, path.name, vqvae, prior, signatures, encoded=encoded, training_data=training_data
-    )
+    more = {"encoded": encoded, "jit_compile": jit_compile, "training_data": training_data}
+    described = description(name, path.name, vqvae, prior, signatures, **more)
 
     def write(folder: Path) -> None:
         archive.write_out(str(folder), verbose=False)

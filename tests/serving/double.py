@@ -32,7 +32,7 @@ Code = grpc.StatusCode
 HTTP = {
     Code.INVALID_ARGUMENT: 400,
     Code.NOT_FOUND: 404,
-    Code.FAILED_PRECONDITION: 412,
+    Code.FAILED_PRECONDITION: 400,
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }

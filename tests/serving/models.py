@@ -4,7 +4,7 @@ path = export("image_classes", folder)         # folder/image_classes/1
 for signature, inputs in requests("image_classes", path).items(): ...
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,49 @@ def emptied(inputs: dict[str, np.ndarray], fields: dict[str, dict]) -> dict[str,
         count = kept.get(next(iter(fields[name]["shape"]), None))
         found[name] = np.zeros_like(x) if name == "number" else x if count is None else x[:count]
     return found
+
+
+def bad_requests(
+    request: dict[str, np.ndarray], fields: dict[str, dict]
+) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+    """A good request with one input spoiled, and what the refusal must say.
+
+    Args:
+        request: of at least one example.
+        fields: the signature's `inputs` in `signature.json`.
+    """
+    alone = sum(field["shape"][:1] == ["batch"] for field in fields.values()) < 2
+    for name, x in request.items():
+        for bad, message in _spoiled(name, fields[name], x):
+            if not (alone and message.startswith("must be of as many")):
+                yield {**request, name: np.asarray(bad, x.dtype)}, message
+
+
+def _spoiled(name: str, field: dict, x: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+    """Wrong values of an input, and what the message must say."""
+    yield np.stack([x, x]), f"{name} must have shape"
+    if field["shape"]:
+        yield x[0], f"{name} must have shape"
+    for axis, side in enumerate(field["shape"]):
+        if isinstance(side, int):
+            yield np.concatenate([x, x], axis), f"{name} must have shape"
+    if field["shape"][:1] == ["batch"]:
+        yield np.concatenate([x, x]), "must be of as many examples|must be one"
+    elif field["shape"][:1] in (["1 or batch"], ["1 or number"]):
+        yield np.concatenate([x, x]), f"{name} must be one, or one for each"
+    if field["dtype"] == "string" and x.size:
+        yield np.full_like(x, b"not such a file"), "."  # in TensorFlow's own words
+    wrong = []
+    if field["dtype"] == "float32":
+        wrong += [np.nan, np.inf, -np.inf]
+    if "exclusiveMinimum" in field:
+        wrong += [field["exclusiveMinimum"], -1]
+    least, most = field.get("minimum"), field.get("maximum")
+    if field["dtype"] != "uint8":
+        wrong += [] if least is None else [least - 1]
+        wrong += [] if most is None or most == 2**31 - 1 else [most + 1, 2**31 - 1]
+    if x.size or not x.shape:
+        for value in wrong:
+            bad = np.array(x)
+            bad.flat[-1] = value
+            yield bad, f"{name} must be (at least|in|finite|positive)"

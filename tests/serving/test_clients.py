@@ -230,7 +230,11 @@ def test_steps_of_video_are_the_prediction(client, reference: Any, good: dict) -
     if "step" not in good:
         pytest.skip("is no predictor")
     inputs = good["predict"]
-    expected = answer(reference, "predict", inputs)["frames"]
+    [(name, expected)] = [
+        (name, x)
+        for name, x in answer(reference, "predict", inputs).items()
+        if name in ("frames", "frames_bytes")
+    ]
     per_step = expected.shape[1]
     if "actions" in inputs:
         taken = good["step"]["actions"]
@@ -242,9 +246,9 @@ def test_steps_of_video_are_the_prediction(client, reference: Any, good: dict) -
     else:
         per_step, actions = 1, [None] * expected.shape[1]
     how = {k: inputs[k].item() for k in ("seed", "temperature", "top_k", "top_p")}
-    made = list(example.play(client, inputs["frames"], actions, **how))
+    made = list(example.play(client, inputs[name], actions, **how))
     made = np.concatenate(made, 1) if per_step > 1 else np.stack(made, 1)
-    assert_same({"frames": made}, {"frames": expected})
+    assert_same({name: made}, {name: expected})
 
 
 def test_rows_versions_and_states_over_plain_rest(served: Served, reference, good: dict) -> None:
@@ -412,6 +416,66 @@ def test_no_server(protocol: str) -> None:
                 client.wait_until_ready(0.1)
 
 
+def test_the_deadline_is_of_the_first_call_too() -> None:
+    """It asks for the signatures first, and has no more time for that."""
+    waits: list[float] = []
+
+    class Slow(example.Client):
+        def _metadata(self, timeout: float) -> dict:
+            waits.append(timeout)
+            raise example.UnavailableError("not yet")
+
+    client = Slow("m", timeout=1000.0, backoff=0.001, retries=2)
+    with pytest.raises(example.UnavailableError):
+        client.predict(timeout=0.5)
+    assert len(waits) == 3 and max(waits) <= 0.5
+    waits.clear()
+    with pytest.raises(example.UnavailableError):
+        client.predict(timeout=0)  # not the client's
+    assert max(waits) <= 0.001
+
+
+@pytest.mark.parametrize(
+    "answer, error, message",
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "ServingError", "<html>"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ServingError", "no signatures"),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nlost", "ServingError", "lost"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "UnavailableError", ""),
+    ],
+)
+def test_whatever_a_server_answers_is_a_named_error(
+    answer: bytes, error: str, message: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with example.RestClient(url, "m", retries=0) as client:
+            with pytest.raises(example.ServingError, match=message) as got:
+                client.predict("encode")
+        thread.join()
+    assert type(got.value).__name__ == error
+
+
+def test_an_answer_without_outputs_is_a_named_error(monkeypatch) -> None:
+    known = {"encode": example.Signature({}, {"codes": example.Tensor(np.dtype("int32"), (-1,))})}
+    client = example.RestClient("http://127.0.0.1:1", "m", signatures=known)
+    for said in ({}, {"outputs": [[1], [2, 3]]}, {"outputs": "none"}):
+        monkeypatch.setattr(client, "_call", lambda *_, said=said, **__: said)
+        with pytest.raises(example.ServingError, match="encode answers something else"):
+            client.predict("encode")
+    with pytest.raises(ValueError, match='url must be such as "http'):
+        example.RestClient("127.0.0.1:8501", "m")
+
+
 def test_many_clients_at_once(double: Double) -> None:
     wrong = []
 
@@ -464,13 +528,17 @@ def test_script(double: Double, folder: Path, tmp_path: Path, monkeypatch, capsy
     assert written["grpc_warmup_serving_default.png"] == FILES[0]
 
 
+@pytest.mark.parametrize("mode, channels", [("L", 1), ("RGB", 3), ("RGBA", 4)])
 @pytest.mark.parametrize("size", [None, (4, 5)])
-def test_script_sends_pictures_of_the_size_asked_for(tmp_path: Path, size) -> None:
+def test_script_sends_pictures_of_the_form_asked_for(
+    tmp_path: Path, size, mode: str, channels: int
+) -> None:
     (tmp_path / "picture.png").write_bytes(example.png(np.zeros((2, 3, 3), "uint8")))
-    given = example.read(tmp_path / "picture.png", size)
-    shape = (*(size or (2, 3)), 3)
-    assert given["images"].shape == (1, *shape)
-    assert tf.io.decode_png(given["images_bytes"][0]).shape == shape
+    given = example.read(tmp_path / "picture.png", size, mode)
+    sides = size or (2, 3)
+    assert given["images"].shape == (1, *sides, channels)
+    file = tf.io.decode_png(given["images_bytes"][0])
+    assert file.shape == (*sides, channels if size else 3)  # the server makes a file's channels fit
 
 
 def test_script_goes_on_after_a_refusal(double: Double, tmp_path, monkeypatch, capsys) -> None:

@@ -120,7 +120,7 @@ esac
 @pytest.mark.long
 def test_the_whole_way_with_the_double_as_container(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_serving")
-    done = run(tmp_path, DOCKER_WITH_DOUBLE, "image", PYTHON=sys.executable)
+    done = run(tmp_path, DOCKER_WITH_DOUBLE, "image", "video_encoded", PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout and "failed" not in done.stdout
     host, port = (tmp_path / "addresses").read_text().split()[0].split(":")
