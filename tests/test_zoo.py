@@ -130,4 +130,4 @@ def test_packing_in_half_precision_keeps_what_it_says(
         again = keras.saving.deserialize_keras_object(json.loads(config))
         again.load_weights(folder / "model.weights.h5")
         for old, new in zip(model.weights, again.weights, strict=True):
-            np.testing.assert_allclose(old, new, rtol=1e-3 * number, atol=1e-6 * number)
+            np.testing.assert_allclose(old, new, rtol=2**-9 * number, atol=1e-6 * number)

@@ -11,7 +11,7 @@ from keras_vqvae import spectral
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
 from keras_vqvae.layers.harmonic_source import HarmonicSource
-from keras_vqvae.layers.residual import stage_strides
+from keras_vqvae.layers.residual import check_rank, stage_strides
 
 # Hz: voices are between them, and a decoder's first guess is the third.
 LOWEST, HIGHEST, USUAL = 60.0, 400.0, 150.0
@@ -60,6 +60,7 @@ class ParallelDecoder(keras.layers.Layer):
         super().__init__(**kwargs)
         if not isinstance(strides, (tuple, list)) or not strides or min(strides) < 1:
             raise ValueError(f"strides must be some positive integers, got {strides!r}")
+        check_rank(1, causal)
         self.strides = tuple(strides)
         self.hidden = hidden
         self.finest_hidden = finest_hidden

@@ -21,9 +21,12 @@ _CAUSAL: dict = {1: CausalConv1D, 3: CausalConv3D}
 _CAUSAL_TRANSPOSED: dict = {1: CausalConv1DTranspose, 3: CausalConv3DTranspose}
 
 
-def _check_rank(rank: int, causal: bool) -> None:
+def check_rank(rank: int, causal: bool) -> None:
+    """Raises `ValueError` where there are no such convolutions."""
     if rank not in _CONV:
         raise ValueError(f"rank must be 1 (sound), 2 (images) or 3 (video), got {rank!r}")
+    if not isinstance(causal, bool):
+        raise ValueError(f"causal must be True or False, got {causal!r}")
     if causal and rank not in _CAUSAL:
         raise ValueError(f"causal=True is for rank 1 (sound) and 3 (video), got rank {rank}")
 
@@ -112,12 +115,14 @@ class ResidualStack(_Chain):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_rank(rank, causal)
+        check_rank(rank, causal)
         self.rank = rank
         self.hidden = hidden
         self.residual_hidden = residual_hidden
         self.blocks = blocks
         self.causal = causal
+        if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 0:
+            raise ValueError(f"residual blocks must be an integer from 0 on, got {blocks!r}")
         inside, dtype = residual_hidden or hidden, self.dtype_policy
         self._convolutions = [
             (
@@ -178,7 +183,7 @@ class _Coder(_Chain):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_rank(rank, causal)
+        check_rank(rank, causal)
         self.rank = rank
         self.channels = channels
         self.downsampling = downsampling

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae import ConvDecoder, ConvEncoder, ResidualStack
+from keras_vqvae import ConvDecoder, ConvEncoder, ParallelDecoder, ResidualStack
 from tests.checks import check_layer, floats, to_numpy
 
 
@@ -104,6 +104,10 @@ def test_the_papers_defaults() -> None:
 BAD = [
     (lambda: ConvEncoder(4, 8), "rank must be 1 .* got 4"),
     (lambda: ResidualStack(0, 8), "rank must be 1 .* got 0"),
+    (lambda: ConvEncoder(1, 8, causal="x"), "causal must be True or False, got 'x'"),
+    (lambda: ParallelDecoder((2,), 8, causal=1), "causal must be True or False, got 1"),
+    (lambda: ConvEncoder(2, 8, residual_blocks=-1), "blocks must be an integer from 0 on, got -1"),
+    (lambda: ResidualStack(2, 8, blocks=1.5), "blocks must be an integer from 0 on, got 1.5"),
     (
         lambda: ConvEncoder(2, 8, downsampling=11),
         "downsampling must be an integer, a product of 2.* got 11",
