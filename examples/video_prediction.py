@@ -1,15 +1,15 @@
 """Learn a world from video with actions, and predict what a person would see.
 
     python examples/video_prediction.py                    # ten minutes on two CPU cores
-    python examples/video_prediction.py --preset small --vqvae vizdoom_frames     # 80 minutes
+    python examples/video_prediction.py --preset small     # an hour
     python examples/video_prediction.py --frames-per-code 2     # codes that span time
     python examples/video_prediction.py --data episodes/   # your own: .npz, or MP4 and CSV files
 
 A VQ-VAE turns frames into codes; a `VideoPredictor` predicts the codes of the next frames from
 those of six and from the actions, without ever going back to pixels (van den Oord et al. 2017,
 sec. 4.4). The default data are walks through maps of ViZDoom, recorded here; figures are of
-episodes that were held out, and of a map that training never saw. `tiny` has 8×8 codes a frame,
-`small` 16×16. Neither has reached all of its floors yet.
+episodes that were held out, and of a map that training never saw. Both presets have 8×8 codes a
+frame; `small` trains longer, and has not reached all of its floors yet.
 
 Open report.html in the folder of the run. `python examples/play.py RUN` walks through the learned
 world. Exit status 1 if a figure misses its floor. Each stage leaves a file behind and is skipped
@@ -74,14 +74,13 @@ class Preset:
     steps: int
     batch_size: int
     length: int  # of the windows
-    context_noise: float
     temperature: float  # of predictions
     frames_per_code: int = 1
 
 
 PRESETS = {
-    "tiny": Preset(5000, 8, 96, 3000, 96, 3, 3000, 8, 10, 0.0, 0.7),
-    "small": Preset(10_000, 8, 96, 12_000, 96, 4, 12_000, 8, 10, 0.0, 0.9),
+    "tiny": Preset(5000, 8, 96, 3000, 96, 3, 3000, 8, 10, 0.7),
+    "small": Preset(10_000, 8, 96, 12_000, 96, 4, 12_000, 8, 10, 0.9),
 }
 
 
@@ -174,7 +173,7 @@ def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) 
     def predictor() -> tuple:
         model = VideoPredictor(
             vqvae, num_actions, context_frames=CONTEXT, hidden=preset.hidden,
-            num_layers=preset.layers, context_noise=preset.context_noise, seed=0,
+            num_layers=preset.layers,
         )  # fmt: skip
         return model, video.windows(coded, preset.length, preset.batch_size, seed=0, repeat=True)
 

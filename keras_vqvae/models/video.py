@@ -60,11 +60,6 @@ class VideoPredictor(Model):
         reach: how far codes move from frame to frame, in (rows, columns) of the grid.
         num_layers: of the `PixelCNN`.
         kernel_size: of the `PixelCNN`.
-        context_noise: in training, the greatest share of an example's past codes that others take
-            the place of, by chance; from example to example from none to so many. A prediction goes
-            on from codes that were predicted before: seen in training, their mistakes do not add up
-            (Valevski et al. 2024, "Diffusion Models Are Real-Time Game Engines", section 3.2.1).
-        seed: of that noise.
 
     `call` takes a dict of `frames` (uint8 `(batch, time, height, width, channels)`) or of `codes`
     (int32 `(batch, steps, *grid_shape)`, made once by `vqvae.encode`; `steps = time /
@@ -90,8 +85,6 @@ class VideoPredictor(Model):
         reach: tuple = (1, 4),
         num_layers: int = 8,
         kernel_size: int = 3,
-        context_noise: float = 0.0,
-        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         known = isinstance(vqvae, VQVAE) and vqvae.built
@@ -124,13 +117,7 @@ class VideoPredictor(Model):
             "reach": reach,
             "num_layers": num_layers,
             "kernel_size": kernel_size,
-            "context_noise": context_noise,
-            "seed": seed,
         }
-        if not 0 <= context_noise <= 1:
-            raise ValueError(f"context_noise must be in [0, 1], got {context_noise}")
-        self.context_noise = context_noise
-        self._seeds = keras.random.SeedGenerator(seed) if context_noise else None
         dtype = self.dtype_policy
         self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype)
         self.frame_model = PixelCNN(
@@ -190,7 +177,7 @@ class VideoPredictor(Model):
         past = self._past_steps
         codes, actions = self._codes_and_actions(inputs)
         steps = codes.shape[1] - past
-        vectors = self._vectors(self._disturbed(codes) if training else codes)
+        vectors = self._vectors(codes)
         windows = ops.stack([vectors[:, i : i + steps] for i in range(past)], 2)
         action = None
         if actions is not None:
@@ -213,15 +200,6 @@ class VideoPredictor(Model):
         else:
             codes = self.encode_frames(functional.never_empty(x["frames"]))
         return ops.stop_gradient(codes), x.get("actions")
-
-    def _disturbed(self, codes: Tensor) -> Tensor:
-        """Codes, some of which are others."""
-        if self._seeds is None:
-            return codes
-        shape = ops.shape(codes)
-        share = self.context_noise * keras.random.uniform((shape[0], 1, 1, 1), seed=self._seeds)
-        others = keras.random.randint(shape, 0, self.num_codes, "int32", seed=self._seeds)
-        return ops.where(keras.random.uniform(shape, seed=self._seeds) < share, others, codes)
 
     def encode_frames(self, frames: Any, batch_size: int = 64) -> Any:
         """Codes of frames.

@@ -148,25 +148,6 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
             np.testing.assert_array_equal(by_action[row] != 0, led)
 
 
-def test_noise_is_in_the_past_and_in_training_only() -> None:
-    model, x = make("none", context_noise=1.0, seed=0), codes(200)
-    plain = make("none")
-    plain.set_weights([w for w in model.get_weights() if w.dtype != "uint32"])
-    assert_same(model(x), plain(x))
-    assert_same(plain(x, training=True), plain(x))
-    noisy = model(x, training=True)
-    assert_same(noisy["codes"], plain(x)["codes"])
-    assert np.abs(to_numpy(noisy["outputs"]) - to_numpy(plain(x)["outputs"])).max() > 0.01
-    disturbed = to_numpy(model._disturbed(x))
-    assert 0 <= disturbed.min() and disturbed.max() == 6
-    # A share from 0 to 1, and one code in seven is its own substitute.
-    changed = np.mean(disturbed != x, axis=(1, 2, 3))
-    assert 0.35 < changed.mean() < 0.5 and changed.min() < 0.1 and changed.max() > 0.7
-    assert np.any(to_numpy(model._disturbed(x)) != disturbed)
-    with pytest.raises(ValueError, match="context_noise must be in .0, 1., got 2"):
-        make(context_noise=2)
-
-
 def test_the_nearest_code_is_the_likeliest() -> None:
     """Of likeness alone, without changes, the code that was moved there; as in the formula."""
     model = make("none")
