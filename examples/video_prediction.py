@@ -1,6 +1,6 @@
 """Learn a world from video with actions, and predict what a person would see.
 
-    python examples/video_prediction.py                    # ten minutes on two CPU cores
+    python examples/video_prediction.py                    # eleven minutes on two CPU cores
     python examples/video_prediction.py --preset small     # an hour
     python examples/video_prediction.py --frames-per-code 2     # codes that span time
     python examples/video_prediction.py --data episodes/   # your own: .npz, or MP4 and CSV files

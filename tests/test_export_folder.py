@@ -169,6 +169,18 @@ def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     assert names(path.parent) == {"1"} and names(path) == {"of another"}
 
 
+def test_folders_made_half_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(*_: Any, **__: Any) -> None:
+        os.mkdir(tmp_path / "served")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", half)
+        with pytest.raises(ValueError, match="cannot write a SavedModel.*No space left"):
+            write_version(tmp_path / "served" / "model" / "1", failing, overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_folder_that_appears_meanwhile_is_filled(tmp_path: Path) -> None:
     path = tmp_path / "model" / "1"
 

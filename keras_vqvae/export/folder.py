@@ -1,5 +1,6 @@
 """The folder of a version: whether it can be written, and writing it in one move."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -85,10 +86,8 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        try:
+        with contextlib.suppress(OSError):  # it was not made, or another export is in it
             folder.rmdir()
-        except OSError:  # not there, or another export is in it
-            return
 
 
 def _put(new: Path, path: Path, old: Path, overwrite: bool) -> None:
