@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from support import scores
 
-from keras_vqvae import VideoPredictor
+from keras_vqvae import VideoPredictor, VideoVQVAE
 
 sys.path.append(str(Path(__file__).parents[1] / "zoo"))
 import run as zoo
@@ -51,7 +51,7 @@ brightened %}, brightened for display{% endif %}.</p>
 <script>
 const keys = {{ keys|tojson }}, frame = document.getElementById("frame");
 const said = document.getElementById("said");
-let walk = null, held = null, busy = false, steps = 0;
+let walk = null, held = null, clicked = null, busy = false, steps = 0;
 async function ask(what, body) {
   let found, refused = true;
   try {
@@ -61,7 +61,10 @@ async function ask(what, body) {
     refused = !answer.ok;
   } catch (error) { found = {error: `The server does not answer: ${error.message}`}; }
   if (refused) { said.textContent = found.error; held = null; return null; }
-  frame.src = found.frame;
+  for (const [place, picture] of found.frames.entries()) {    // of codes that span time several
+    if (place) await new Promise(shown => setTimeout(shown, 100));
+    frame.src = picture;
+  }
   return found;
 }
 async function start() {
@@ -77,7 +80,9 @@ async function step(action) {
     steps += 1;
     said.textContent = `${steps} frames, ${found.milliseconds.toFixed(0)} ms for the last`;
   }
-  if (held !== null) step(held);
+  const next = held ?? clicked;    // a click while a frame was on its way counts
+  clicked = null;
+  if (next !== null) step(next);
 }
 addEventListener("keydown", event => {
   if (event.key in keys) {
@@ -89,7 +94,10 @@ addEventListener("keydown", event => {
 addEventListener("keyup", event => { if (keys[event.key] === held) held = null; });
 addEventListener("blur", () => { held = null; });
 for (const button of document.querySelectorAll("[data-action]"))
-  button.addEventListener("click", () => step(Number(button.dataset.action)));
+  button.addEventListener("click", () => {
+    if (busy) clicked = Number(button.dataset.action);
+    else step(Number(button.dataset.action));
+  });
 document.getElementById("start").addEventListener("click", start);
 start();
 </script></html>"""
@@ -114,21 +122,32 @@ def make_app(
 
     Args:
         predictor: with discrete actions.
-        contexts: uint8 `(n, context_frames, height, width, 3)`, where walks may start.
+        contexts: uint8 `(n, time, height, width, 3)`, where walks may start.
         actions: their names.
         temperature: of predictions.
+
+    Raises:
+        ValueError: the actions are not discrete, or not so many.
     """
+    if predictor.actions != "discrete" or predictor.num_actions != len(actions):
+        raise ValueError(
+            f"keys are for {len(actions)} discrete actions, {', '.join(actions)}, but the model "
+            f"has {predictor.num_actions}, {predictor.actions}"
+        )
     app = flask.Flask(__name__)
     walks: OrderedDict[str, dict] = OrderedDict()
     one_at_a_time = threading.Lock()
     brightened = bool(contexts.mean() < 64)
     keys = {key: actions.index(name) for key, name in KEYS.items() if name in actions}
 
-    def shown(frame: np.ndarray) -> str:
-        picture = Image.fromarray(scores.brightened(frame) if brightened else frame)
-        file = io.BytesIO()
-        picture.save(file, "png")
-        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    def shown(frames: np.ndarray) -> list[str]:
+        pictures = []
+        for frame in frames:
+            file = io.BytesIO()
+            picture = Image.fromarray(scores.brightened(frame) if brightened else frame)
+            picture.save(file, "png")
+            pictures.append("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
+        return pictures
 
     def refused(message: str) -> tuple:
         return flask.jsonify(error=message), 400
@@ -146,7 +165,8 @@ def make_app(
             walks[walk] = {"state": predictor.start(context[None]), "seed": seed}
             while len(walks) > MOST_WALKS:
                 walks.popitem(last=False)
-        return flask.jsonify(walk=walk, frame=shown(context[-1]))
+            seen = as_codes_keep_it(predictor, context)
+        return flask.jsonify(walk=walk, frames=shown(seen[-1:]))
 
     @app.post("/step")
     def step() -> flask.Response | tuple:
@@ -162,13 +182,37 @@ def make_app(
             begin = time.perf_counter()
             walk = walks[asked["walk"]]
             frames, walk["state"] = predictor.step(
-                walk["state"], np.array([action], "int32"), seed=walk["seed"],
-                temperature=temperature,
-            )  # fmt: skip
+                walk["state"], held(predictor, action), seed=walk["seed"], temperature=temperature
+            )
             milliseconds = 1e3 * (time.perf_counter() - begin)
-        return flask.jsonify(frame=shown(frames[0]), milliseconds=milliseconds)
+        seen = frames if predictor.frames_per_code == 1 else frames[0]
+        return flask.jsonify(frames=shown(seen), milliseconds=milliseconds)
 
     return app
+
+
+def held(predictor: VideoPredictor, action: int) -> np.ndarray:
+    """An action for a step, of all its frames."""
+    each = predictor.frames_per_code
+    return np.full((1,) if each == 1 else (1, each), action, "int32")
+
+
+def as_codes_keep_it(predictor: VideoPredictor, context: np.ndarray) -> np.ndarray:
+    """Frames `(time, height, width, 3)`, reconstructed: as sharp as those that follow can be."""
+    of_video = isinstance(predictor.vqvae, VideoVQVAE)
+    context = predictor.what_counts(context[None])[0]
+    return (
+        predictor.vqvae.reconstruct(context[None])[0]
+        if of_video
+        else (predictor.vqvae.reconstruct(context))
+    )
+
+
+def warm_up(predictor: VideoPredictor, contexts: np.ndarray, temperature: float) -> None:
+    """Compiles all that a walk needs, so that the first step is no slower than the others."""
+    as_codes_keep_it(predictor, contexts[0])
+    state = predictor.start(contexts[:1])
+    predictor.step(state, held(predictor, 0), seed=0, temperature=temperature)
 
 
 def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str]]:
@@ -201,7 +245,12 @@ def main() -> None:
         predictor, contexts, actions = load(args.run)
     except ValueError as error:
         parser.error(str(error))
-    app = make_app(predictor, contexts, actions, args.temperature)
+    try:
+        app = make_app(predictor, contexts, actions, args.temperature)
+    except ValueError as error:
+        parser.error(str(error))
+    print("Compiling", flush=True)
+    warm_up(predictor, contexts, args.temperature)
     app.run("127.0.0.1", args.port, threaded=True)
 
 

@@ -63,7 +63,7 @@ FLOORS = {
 class Recipe:
     """A network, and how it is trained."""
 
-    make: Callable[[int, int], keras.Model]
+    make: Callable[[list[str], int], keras.Model]
     crop: int
     batch_size: int
     steps: int
@@ -82,34 +82,34 @@ class Preset:
     judged: bool = False
 
 
-# Networks: of the number of speakers, and the samples a code.
+# Networks: of the speakers, and the samples a code.
 
 DILATIONS_8K = tuple(2**i for i in range(9)) * 2
 
 
-def wavenet_8k(speakers: int, downsampling: int) -> AudioVQVAE:
+def wavenet_8k(speakers: list[str], downsampling: int) -> AudioVQVAE:
     decoder = WaveNetDecoder(downsampling, channels=32, skip_channels=64, dilations=DILATIONS_8K)
     options = {"hidden": 64, "finest_hidden": 32, "downsampling": downsampling}
-    return AudioVQVAE(8000, num_speakers=speakers, decoder=decoder, **options)
+    return AudioVQVAE(8000, speaker_names=speakers, decoder=decoder, **options)
 
 
-def unconditional_8k(speakers: int, _: int) -> WaveNet:
+def unconditional_8k(speakers: list[str], _: int) -> WaveNet:
     # Without codes, but told who speaks: the decoder is, too.
-    return WaveNet(256, speakers, channels=32, skip_channels=64, dilations=DILATIONS_8K)
+    return WaveNet(256, len(speakers), channels=32, skip_channels=64, dilations=DILATIONS_8K)
 
 
-def parallel(sample_rate: int, hidden: int) -> Callable[[int, int], AudioVQVAE]:
-    def make(speakers: int, downsampling: int) -> AudioVQVAE:
+def parallel(sample_rate: int, hidden: int) -> Callable[[list[str], int], AudioVQVAE]:
+    def make(speakers: list[str], downsampling: int) -> AudioVQVAE:
         sizes = {"hidden": hidden, "finest_hidden": 16}
         voices = {"sample_rate": sample_rate, "seed": 1}
         decoder = ParallelDecoder(STRIDES[downsampling], dilations=(1, 3), **voices, **sizes)
         options = {"downsampling": downsampling, **sizes}
-        return AudioVQVAE(sample_rate, num_speakers=speakers, decoder=decoder, **options)
+        return AudioVQVAE(sample_rate, speaker_names=speakers, decoder=decoder, **options)
 
     return make
 
 
-def disguised_16k(speakers: int, downsampling: int) -> AudioVQVAE:
+def disguised_16k(speakers: list[str], downsampling: int) -> AudioVQVAE:
     # Disguised voices: of codes made of them the decoder cannot tell who speaks, and goes by the
     # speaker that it is told.
     disguise = {"window": 320, "bands": 32, "warp": 0.275, "colour": 0.575}
@@ -118,23 +118,23 @@ def disguised_16k(speakers: int, downsampling: int) -> AudioVQVAE:
     sizes = {"finest_hidden": 16, "dilations": (1, 3), "sample_rate": 16000, "seed": 1}
     decoder = ParallelDecoder(STRIDES[downsampling], 256, **sizes)
     options = {"downsampling": downsampling, "encoder": encoder, "decoder": decoder}
-    return AudioVQVAE(16000, num_speakers=speakers, **options)
+    return AudioVQVAE(16000, speaker_names=speakers, **options)
 
 
-def paper_wavenet(speakers: int, downsampling: int) -> AudioVQVAE:
+def paper_wavenet(speakers: list[str], downsampling: int) -> AudioVQVAE:
     # The paper has 6 strided convolutions of window 4 and 768 channels, and 512 codes. It does not
     # say how large the decoder is, nor crop, batch, learning rate and steps for speech: those of
     # the decoder are a WaveNet's (2016), the steps those of its pictures.
     decoder = WaveNetDecoder(downsampling, channels=256, skip_channels=256)
     options = {"hidden": 768, "finest_hidden": None, "downsampling": downsampling}
-    return AudioVQVAE(16000, num_speakers=speakers, decoder=decoder, **options)
+    return AudioVQVAE(16000, speaker_names=speakers, decoder=decoder, **options)
 
 
-def prior(channels: int) -> Callable[[int, int], WaveNet]:
-    def make(speakers: int, _: int) -> WaveNet:
+def prior(channels: int) -> Callable[[list[str], int], WaveNet]:
+    def make(speakers: list[str], _: int) -> WaveNet:
         # What it sees begins where sampling begins: nothing is left out.
         options = {"channels": channels, "skip_channels": 2 * channels, "burn_in": 0}
-        return WaveNet(512, speakers, dilations=(1, 2, 4, 8, 16, 32) * 2, **options)
+        return WaveNet(512, len(speakers), dilations=(1, 2, 4, 8, 16, 32) * 2, **options)
 
     return make
 
@@ -215,7 +215,7 @@ def trained(
         keras.utils.set_random_seed(0)
         epochs = max(1, round(recipe.steps / STEPS_PER_EPOCH))
         each = -(-recipe.steps // epochs)
-        model = recipe.make(len(run.names), run.downsampling)
+        model = recipe.make(run.names, run.downsampling)
         print(f"{name}: {model.count_params():,} parameters, {epochs * each:,} steps", flush=True)
         backup = callbacks.BackupAndRestore(run.out / "backup" / name, keep=2)
         history = keras.callbacks.CSVLogger(run.out / f"{name}.csv", append=True)
@@ -374,7 +374,7 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
 def seconds_per_step(run: Run, name: str, batch_size: int) -> float:
     """Measured on a network that is thrown away."""
     recipe = run.preset.recipes[name]
-    model = compiled(recipe.make(len(run.names), run.downsampling), recipe, 100)
+    model = compiled(recipe.make(run.names, run.downsampling), recipe, 100)
     dataset = conversion.balanced(run.train, recipe.crop, batch_size)
     return conversion.seconds_per_step(model, dataset, 20 if batch_size > 1 else 2)
 
@@ -393,7 +393,7 @@ def steps_in(run: Run, minutes: float) -> int:
 def say_cost(run: Run) -> None:
     """Prints what the WaveNet of the preset would take here; one crop at a time is timed."""
     recipe = run.preset.recipes["wavenet"]
-    count = recipe.make(len(run.names), run.downsampling).count_params()
+    count = recipe.make(run.names, run.downsampling).count_params()
     seconds = recipe.batch_size * seconds_per_step(run, "wavenet", 1)
     print(
         f"The paper's size, not yet run: {count:,} parameters. A step of {recipe.batch_size} crops "

@@ -1,7 +1,7 @@
 """Learn a world from video with actions, and predict what a person would see.
 
     python examples/video_prediction.py                    # eleven minutes on two CPU cores
-    python examples/video_prediction.py --preset small     # an hour
+    python examples/video_prediction.py --preset small     # an hour and a half
     python examples/video_prediction.py --frames-per-code 2     # codes that span time
     python examples/video_prediction.py --data episodes/   # your own: .npz, or MP4 and CSV files
 
@@ -9,7 +9,7 @@ A VQ-VAE turns frames into codes; a `VideoPredictor` predicts the codes of the n
 those of six and from the actions, without ever going back to pixels (van den Oord et al. 2017,
 sec. 4.4). The default data are walks through maps of ViZDoom, recorded here; figures are of
 episodes that were held out, and of a map that training never saw. Both presets have 8×8 codes a
-frame; `small` trains longer, and has not reached all of its floors yet.
+frame; `small` trains longer, on seventeen maps, and predicts with guidance.
 
 Open report.html in the folder of the run. `python examples/play.py RUN` walks through the learned
 world. Exit status 1 if a figure misses its floor. Each stage leaves a file behind and is skipped
@@ -37,7 +37,8 @@ sys.path.append(str(Path(__file__).parents[1] / "zoo"))
 import run as zoo
 
 CONTEXT, STEPS = 6, 10
-DRAWS = 8
+LOOKED_BACK_AT = 14  # frames, by the codes of a VideoVQVAE
+DRAWS = 16
 STEPS_PER_EPOCH = 250
 LONG = 100
 
@@ -65,6 +66,7 @@ FLOORS = {
 class Preset:
     """Networks, and how they are trained."""
 
+    maps: tuple[str, ...]
     frames_per_map: int
     downsampling: int
     vqvae_hidden: int
@@ -74,13 +76,25 @@ class Preset:
     steps: int
     batch_size: int
     length: int  # of the windows
-    temperature: float  # of predictions
+    guidance: float  # of predictions
+    temperature: float = 1.0
     frames_per_code: int = 1
 
+    @property
+    def context(self) -> int:
+        """Frames that are given, of which six count, and for their codes those before them."""
+        return CONTEXT if self.frames_per_code == 1 else CONTEXT + LOOKED_BACK_AT
 
+
+# Of many places, for one that was never seen.
+MANY_MAPS = (
+    *TRAINING_MAPS,
+    *(f"freedoom1:{level}" for level in ("E1M3", "E1M5", "E2M1", "E2M4", "E3M1", "E3M2", "E4M1")),
+    *(f"freedoom2:{level}" for level in ("map03", "map05", "map08", "map12", "map20")),
+)
 PRESETS = {
-    "tiny": Preset(5000, 8, 96, 2500, 96, 3, 2000, 8, 10, 0.7),
-    "small": Preset(10_000, 8, 96, 12_000, 96, 4, 12_000, 8, 10, 0.9),
+    "tiny": Preset(TRAINING_MAPS, 5000, 8, 96, 2500, 96, 3, 2000, 8, 10, 0.0, 0.7),
+    "small": Preset(MANY_MAPS, 5000, 8, 96, 12_000, 96, 4, 24_000, 8, 10, 0.3),
 }
 
 
@@ -100,9 +114,9 @@ def load(args: argparse.Namespace, preset: Preset) -> tuple[list[Episode], dict,
         if most >= len(names):
             raise ValueError(f"--actions has {len(names)} names, but there is an action {most}")
         aside = episodes[:held_out]
-        video_scores.cut(aside, CONTEXT + STEPS, 2)  # or they cannot be measured by
+        video_scores.cut(aside, preset.context + STEPS, 2)  # or they cannot be measured by
         return episodes[held_out:], {"held-out episodes": aside}, names
-    walked = record(TRAINING_MAPS, preset.frames_per_map, seed=0)
+    walked = record(preset.maps, preset.frames_per_map, seed=0)
     other_walks = record(TRAINING_MAPS, 600, seed=1)
     other_map = record(HELD_OUT_MAPS[0], 2400, seed=1)
     return (
@@ -173,36 +187,46 @@ def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) 
     def predictor() -> tuple:
         model = VideoPredictor(
             vqvae, num_actions, context_frames=CONTEXT, hidden=preset.hidden,
-            num_layers=preset.layers,
+            num_layers=preset.layers, guidance=preset.guidance, seed=0,
         )  # fmt: skip
         return model, video.windows(coded, preset.length, preset.batch_size, seed=0, repeat=True)
 
     return trained(out, "predictor", predictor, preset.steps, 3e-3)
 
 
-def starts(held_out: dict) -> np.ndarray:
-    """Contexts to begin from, of all the held-out sets."""
+def starts(held_out: dict, context: int) -> np.ndarray:
+    """So many frames to begin from, of all the held-out sets."""
     contexts = []
     for episodes in held_out.values():
-        frames, _ = video_scores.cut(episodes, CONTEXT, CONTEXT)
+        frames, _ = video_scores.cut(episodes, context, context)
         contexts.append(frames[video_scores.evenly(len(frames), 20)])
     return np.concatenate(contexts)
 
 
 def measure(
-    predictor: VideoPredictor, held_out: dict, names: list[str], temperature: float
+    predictor: VideoPredictor, held_out: dict, names: list[str], preset: Preset
 ) -> tuple[dict, dict]:
     """All figures, and predictions to show."""
-    vqvae = predictor.vqvae
+    vqvae, given = predictor.vqvae, preset.context
     # Of data of one's own there may be none.
     left, right = (names.index(name) if name in names else -1 for name in ("left", "right"))
     figures: dict = {}
     shown: dict = {}
 
-    def predicted(frames: np.ndarray, actions: np.ndarray, seed: int = 0) -> np.ndarray:
+    def predicted(frames: np.ndarray, actions: np.ndarray) -> np.ndarray:
         return predictor.predict_frames(
-            frames[:, :CONTEXT], actions, seed=seed, temperature=temperature
+            frames[:, :given], actions, seed=0, temperature=preset.temperature
         )
+
+    def expected(frames: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The mean of what may follow: of the distribution itself, without guidance."""
+        guidance, predictor.guidance = predictor.guidance, 0.0
+        total = sum(
+            predictor.predict_frames(frames[:, :given], actions, seed=seed).astype("float32")
+            for seed in range(DRAWS)
+        )
+        predictor.guidance = guidance
+        return (total / DRAWS).round().astype("uint8")
 
     def rebuilt(frames: np.ndarray) -> np.ndarray:
         if isinstance(vqvae, VideoVQVAE):
@@ -212,8 +236,8 @@ def measure(
 
     for name, episodes in held_out.items():
         print(f"Predicting {name}", flush=True)
-        frames, actions = video_scores.cut(episodes, CONTEXT + STEPS, 2)
-        led = actions[:, CONTEXT - 1 : -1]
+        frames, actions = video_scores.cut(episodes, given + STEPS, 2)
+        led = actions[:, given - 1 : -1]
         turning = video_scores.all_turns(led, left, right)
         groups = {"all": np.arange(len(frames))}
         if -1 not in (left, right) and len(turning):
@@ -221,7 +245,7 @@ def measure(
         figures[name] = {}
         for group, rows in groups.items():
             some = rows[video_scores.evenly(len(rows), 96)]
-            truth, last = frames[some, CONTEXT:], frames[some, CONTEXT - 1]
+            truth, last = frames[some, given:], frames[some, given - 1]
             made = predicted(frames[some], led[some])
             ceiling = rebuilt(truth)
             copied = np.repeat(last[:, None], STEPS, 1)
@@ -238,18 +262,20 @@ def measure(
             if group == "turning":
                 opposite = np.where(led[some] == left, right, left).astype("int32")
                 swapped = predicted(frames[some], opposite)
-                draws = [predicted(frames[some], led[some], seed) for seed in range(1, DRAWS)]
-                mean = np.mean([made, *draws], 0).round().astype("uint8")
-                row[f"mean of {DRAWS} predictions"] = video_scores.by_step(truth, mean)
+                row[f"mean of {DRAWS} draws without guidance"] = video_scores.by_step(
+                    truth, expected(frames[some], led[some])
+                )
+                # Predictions are pictures of codes, and so is what they are seen to move from.
+                seen = rebuilt(frames[some, :given])[:, -1]
                 row["turns obeyed"] = {
-                    "predicted": video_scores.obedience(last, made, led[some], left, right),
-                    "actions swapped": video_scores.obedience(last, swapped, opposite, left, right),
+                    "predicted": video_scores.obedience(seen, made, led[some], left, right),
+                    "actions swapped": video_scores.obedience(seen, swapped, opposite, left, right),
                     "real frames": video_scores.obedience(last, truth, led[some], left, right),
                 }
             figures[name][group] = row
             six = video_scores.evenly(len(some), 6)
             shown[f"{name}, {group}"] = {"truth": truth[six], "prediction": made[six]}
-        context = frames[video_scores.evenly(len(frames), 8), :CONTEXT]
+        context = frames[video_scores.evenly(len(frames), 8), :given]
         rng = np.random.default_rng(0)
         walk = np.repeat(rng.integers(0, len(names), (len(context), LONG // 5)), 5, 1).astype(
             "int32"
@@ -259,7 +285,7 @@ def measure(
             long, rebuilt(context)[:, -1]
         )
         shown[f"{name}, {LONG} frames"] = {"prediction": long[:4, ::10]}
-    context = frames[video_scores.evenly(len(frames), 3), :CONTEXT]
+    context = frames[video_scores.evenly(len(frames), 3), :given]
     for action, what in enumerate(names):
         same = np.full((len(context), STEPS), action, "int32")
         shown[f"always {what}"] = {"prediction": predicted(context, same)}
@@ -281,7 +307,7 @@ def floors(preset: str, figures: dict) -> dict:
     reached = {
         "dB ahead of copying the last frame, turning": ahead("prediction"),
         "dB ahead of copying the last frame, turning, mean of draws": ahead(
-            f"mean of {DRAWS} predictions"
+            f"mean of {DRAWS} draws without guidance"
         ),
         "share of turns that the picture obeys": min(
             row["turns obeyed"]["predicted"]["share"] for row in turning
@@ -359,10 +385,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         (out / "unfinished_vqvae.keras").replace(out / "vqvae.keras")
     # For examples/play.py.
     runs.write_json(out / "actions.json", names)
-    np.savez_compressed(out / "contexts.npz", frames=starts(held_out))
+    np.savez_compressed(out / "contexts.npz", frames=starts(held_out, preset.context))
     predictor = train(out, preset, episodes, len(names))
     if not (out / "metrics.json").exists():
-        figures, shown = measure(predictor, held_out, names, preset.temperature)
+        figures, shown = measure(predictor, held_out, names, preset)
         write_pictures(out, shown)
         runs.write_json(
             out / "metrics.json",
@@ -371,7 +397,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "vqvae": predictor.vqvae.count_params(),
                     "predictor": predictor.count_params() - predictor.vqvae.count_params(),
                 },
-                "context": CONTEXT,
+                "context": preset.context,
+                "temperature": preset.temperature,
+                "guidance": predictor.guidance,
                 "predicted": STEPS,
                 "grid": predictor.grid_shape,
                 "num_codes": predictor.num_codes,

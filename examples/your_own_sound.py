@@ -33,6 +33,7 @@ SAMPLES_A_CODE = 64
 LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
 # A VQ-VAE learns from crops of so many samples, a prior from so many codes.
 CROP, CODES = 128 * SAMPLES_A_CODE, 128
+LEAST_CROPS = 5  # of each speaker
 
 
 def recorded_speech(folder: Path, sample_rate: int) -> Path:
@@ -61,6 +62,17 @@ def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list
         raise ValueError(f"{folder}: every clip is shorter than one code, {SAMPLES_A_CODE} samples")
     waveforms, files, speakers = (list(column) for column in zip(*kept, strict=True))
     return waveforms, files, speakers, getattr(dataset, "speaker_names", None) or []
+
+
+def check_enough(waveforms: list, speakers: list, names: list) -> None:
+    """Raises `ValueError` where a speaker has too little sound to learn a voice from."""
+    sound = np.bincount(speakers, [len(waveform) for waveform in waveforms], len(names))
+    few = [name for name, samples in zip(names, sound, strict=True) if samples < LEAST_CROPS * CROP]
+    if few:
+        raise ValueError(
+            f"too little sound of {', '.join(few)}: each speaker needs {LEAST_CROPS * CROP:,} "
+            "samples in all; remove their folders, or record more"
+        )
 
 
 def cut(waveforms: list, speakers: list, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +133,8 @@ def main() -> None:
     if args.folder is None:
         args.folder, args.speakers = recorded_speech(args.out / "sound", args.sample_rate), True
     waveforms, files, speakers, names = read(args.folder, args)
+    if names:
+        check_enough(waveforms, speakers, names)
     pieces, ids = cut(waveforms, speakers, CROP)
     if len(pieces) < 20:
         seconds = sum(map(len, waveforms)) / args.sample_rate
@@ -138,7 +152,7 @@ def main() -> None:
         args.sample_rate,
         args.num_codes,
         downsampling=SAMPLES_A_CODE,
-        num_speakers=len(names) or None,
+        speaker_names=names or None,
         decoder=ParallelDecoder(STRIDES, dilations=(1, 3), sample_rate=rate, **sizes),
         **sizes,
     )

@@ -149,27 +149,54 @@ def checked_range(name: str, x: Tensor, stop: int) -> Tensor:
     It fails with `InvalidArgumentError`. A part that XLA compiles drops it, and on JAX there is
     none: no value is known there.
     """
-    if BACKEND != "tensorflow" or tf.executing_eagerly():
+    if not in_graph():
         return x
-    message = f"{name} must be in [0, {stop}), got values between"
     inside = tf.reduce_all((x >= 0) & (x < stop))
-    check = tf.debugging.Assert(inside, [message, tf.reduce_min(x), tf.reduce_max(x)])
-    with tf.control_dependencies([check]):
-        return tf.identity(x)
+    message = f"{name} must be in [0, {stop}), got values between"
+    return _asserted(x, inside, message, tf.reduce_min(x), tf.reduce_max(x))
 
 
-def checked_sound(name: str, x: Tensor) -> Tensor:
-    """`x`, floats, after a check within TensorFlow's graph that they are in [-1, 1], and no NaN.
+def checked_length(length: Tensor, least: int, steps: Tensor) -> Tensor:
+    """`length`, integers, after a check that they are in [`least`, `steps`]; see `checked_range`.
 
-    As `checked_range` is.
+    Args:
+        length: `(batch,)`, or a scalar.
+        least: so many at least.
+        steps: what there are, at most; an int32 scalar.
     """
-    if BACKEND != "tensorflow" or tf.executing_eagerly():
+    if not in_graph():
+        return length
+    inside = tf.reduce_all((length >= least) & (length <= tf.cast(steps, length.dtype)))
+    message = f"length must be at least {least}, one code, and at most that of the batch, got from"
+    return _asserted(length, inside, message, tf.reduce_min(length), tf.reduce_max(length))
+
+
+def checked_sound(name: str, x: Tensor, least: int) -> Tensor:
+    """`x`, `(batch, samples)` floats, after a check that they are in [-1, 1], and no NaN.
+
+    And that there are `least` samples; see `checked_range`.
+    """
+    if not in_graph():
         return x
+    size, samples = tf.abs(x), tf.shape(x)[1]
     message = f"{name} must be finite and in [-1, 1], got values of size up to"
-    check = tf.debugging.Assert(
-        tf.reduce_all(tf.abs(x) <= 1.0), [message, tf.reduce_max(tf.abs(x))]
-    )
-    with tf.control_dependencies([check]):
+    x = _asserted(x, tf.reduce_all(size <= 1.0), message, tf.reduce_max(size))
+    if x.shape[1] is not None and x.shape[1] >= least:
+        return x
+    message = f"{name} must be of at least {least} samples, one code, got"
+    return _asserted(x, samples >= least, message, samples)
+
+
+def checked_finite(name: str, x: Tensor) -> Tensor:
+    """`x`, floats, after a check that there is no NaN or infinity; see `checked_range`."""
+    if not in_graph():
+        return x
+    finite = tf.reduce_all(tf.math.is_finite(x))
+    return _asserted(x, finite, f"{name} must be finite, got NaN or infinity")
+
+
+def _asserted(x: Tensor, holds: Tensor, *said: Any) -> Tensor:
+    with tf.control_dependencies([tf.debugging.Assert(holds, list(said))]):
         return tf.identity(x)
 
 

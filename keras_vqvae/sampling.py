@@ -175,8 +175,8 @@ def sample_frames(
     """Draws the codes of frames, one after the other.
 
     Args:
-        model: has `begin_frame(past, action)`, which gives the cache that the methods of
-            `model.frame_sampler()` (those that this module's docstring names) need for a frame.
+        model: has `begin_frame(past, action)`, which gives the cache for a frame, and the methods
+            that this module's docstring names.
         past: int32 `(batch, time, rows, columns)`, the codes of the frames before.
         actions: `(batch, frames, any)`, what is done in the frame before each.
         given: of these frames, `(frames, batch, rows, columns)`.
@@ -186,13 +186,12 @@ def sample_frames(
         the codes of the last frames, as many as were given as `past`, and those of the drawn ones,
         int32 `(batch, frames, rows, columns)`.
     """
-    sampler = model.frame_sampler()
 
     def one(past: Tensor, x: tuple) -> tuple:
         action, given = x
         cache = model.begin_frame(past, action)
         # There is no row before the first: what is given for it is not looked at.
-        _, codes = sample_rows(sampler, cache, past[:, -1, 0], 0, given, options)
+        _, codes = sample_rows(model, cache, past[:, -1, 0], 0, given, options)
         return ops.concatenate([past[:, 1:], codes[:, None]], 1), codes
 
     past, codes = backend.scan(one, past, (ops.swapaxes(actions, 0, 1), given))

@@ -29,9 +29,12 @@ def answer(served: Any, endpoint: str, **inputs: Any) -> dict:
     return {k: v.numpy() for k, v in served.signatures[endpoint](**tensors).items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_predict_and_steps_are_those_of_python(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "guidance"), [*((kind, 0.0) for kind in KINDS), ("discrete", 0.7)]
+)
+def test_predict_and_steps_are_those_of_python(kind: str, guidance: float, tmp_path: Path) -> None:
     model, context, steps = make(kind, sharp=0.4), frames(3, CONTEXT + 1), 4
+    model.guidance = guidance
     served = export(model, tmp_path)
     given = actions(kind, 3, steps, seed=1)
     length = {"steps": steps} if given is None else {}

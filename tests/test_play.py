@@ -20,7 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import play
 from werkzeug.serving import make_server
 
+from tests.checks import sharpened
 from tests.models.test_video import CONTEXT, frames, make
+from tests.models.test_video_vqvae import frames as clips
+from tests.models.test_video_vqvae import predictor as make_of_video
 
 pytestmark = pytest.mark.tensorflow
 ACTIONS = ["forward", "left", "right"]
@@ -36,13 +39,34 @@ def test_a_walk(app) -> None:
     page = client.get("/").get_data(as_text=True)
     assert all(f">{name}</button>" in page for name in ACTIONS)
     first = client.post("/start", json={}).get_json()
-    seen = {first["frame"]}
+    seen = set(first["frames"])
     for action in (0, 1, 2, 1):
         found = client.post("/step", json={"walk": first["walk"], "action": action})
         assert found.status_code == 200
-        assert found.get_json()["frame"].startswith("data:image/png;base64,")
-        seen.add(found.get_json()["frame"])
+        (picture,) = found.get_json()["frames"]
+        assert picture.startswith("data:image/png;base64,")
+        seen.add(picture)
     assert len(seen) > 2
+
+
+def test_a_world_of_codes_that_span_time() -> None:
+    """A key is held for all frames of a step, and all are shown."""
+    model = sharpened(make_of_video(), 0.4)
+    each = model.frames_per_code
+    contexts = clips(3, 2 * model.context_frames)
+    play.warm_up(model, contexts, 1.0)
+    client = play.make_app(model, contexts, ACTIONS, 1.0).test_client()
+    first = client.post("/start", json={}).get_json()
+    assert len(first["frames"]) == 1
+    found = client.post("/step", json={"walk": first["walk"], "action": 2})
+    assert found.status_code == 200
+    assert len(found.get_json()["frames"]) == each > 1
+
+
+def test_only_worlds_of_these_keys() -> None:
+    for model, got in ((make("buttons"), "2, buttons"), (make("none"), "0, discrete")):
+        with pytest.raises(ValueError, match=f"keys are for 3 discrete actions, .* has {got}"):
+            play.make_app(model, frames(5, CONTEXT), ACTIONS, 1.0)
 
 
 def test_bad_requests_are_answered_and_the_next_is_served(app) -> None:
@@ -91,25 +115,41 @@ def test_a_world_of_the_zoo_or_of_a_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-# Presses a key in the page, and says what the page says.
+# Presses a key in the page, then another, then a button; says what the page says and asks.
 DRIVER = """<iframe id="page" src="/"></iframe><p id="heard"></p><script>
 const page = document.getElementById("page");
 const said = () => page.contentDocument.getElementById("said").textContent;
-function press(kind) {
+const asked = [], pictures = new Set();
+let clicked = false;
+function press(kind, key) {
   const event = page.contentWindow.KeyboardEvent;
-  page.contentWindow.dispatchEvent(new event(kind, {key: "ArrowLeft"}));
+  page.contentWindow.dispatchEvent(new event(kind, {key}));
 }
+page.onload = () => {
+  const fetched = page.contentWindow.fetch;
+  page.contentWindow.fetch = (what, options) => {
+    asked.push(JSON.parse(options.body).action ?? what);
+    return fetched.call(page.contentWindow, what, options);
+  };
+};
 setInterval(() => {
-  if (said().startsWith("You")) press("keydown");
-  if (/^[3-9] frames/.test(said())) press("keyup");
-  document.getElementById("heard").textContent = said();
+  pictures.add(page.contentDocument.getElementById("frame").src);
+  if (said().startsWith("You")) press("keydown", "ArrowLeft");
+  if (/^[3-5] frames/.test(said())) { press("keyup", "ArrowLeft"); press("keydown", "ArrowRight"); }
+  if (/^([6-9]|\\d\\d+) frames/.test(said())) {
+    press("keyup", "ArrowRight");
+    if (!clicked) page.contentDocument.querySelector("[data-action='0']").click();
+    clicked = true;
+  }
+  document.getElementById("heard").textContent =
+    `${said()} asked ${asked.filter((x, i) => x !== asked[i - 1])} of ${pictures.size} pictures`;
 }, 50);
 </script>"""
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    """It starts, and walks on for as long as a key is held."""
+    """It starts, walks on for as long as a key is held, and asks for what is pressed."""
     app = play.make_app(make(sharp=0.4), frames(5, CONTEXT), ACTIONS, 1.0)
     app.add_url_rule("/driver", view_func=lambda: DRIVER, endpoint="driver")
     server = make_server("127.0.0.1", 0, app, threaded=True)
@@ -123,4 +163,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     finally:
         server.shutdown()
         thread.join()
-    assert re.search(r"heard\">[3-9]\d* frames, \d+ ms", done.stdout), done.stdout[-2000:]
+    heard = r"heard\">(\d+) frames, \d+ ms.* asked (?:start,)?1,2,0 of (\d+) pictures"
+    found = re.search(heard, done.stdout)
+    assert found, done.stdout[-2000:]
+    assert int(found[1]) >= 7 and int(found[2]) >= 4

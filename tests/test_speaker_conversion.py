@@ -54,24 +54,24 @@ def voices(sample_rate: int, speakers: list | None = None, split: str | None = N
     return Corpus(clips, sample_rate, tuple(VOICES), licences).part(split, speakers)
 
 
-def wavenet(speakers: int, downsampling: int) -> AudioVQVAE:
+def wavenet(speakers: list[str], downsampling: int) -> AudioVQVAE:
     decoder = WaveNetDecoder(downsampling, channels=4, skip_channels=4, dilations=(1, 2, 4))
     options = {"hidden": 8, "finest_hidden": 4, "code_dim": 4, "downsampling": downsampling}
-    return AudioVQVAE(RATE, 16, num_speakers=speakers, decoder=decoder, **options)
+    return AudioVQVAE(RATE, 16, speaker_names=speakers, decoder=decoder, **options)
 
 
-def parallel(speakers: int, downsampling: int) -> AudioVQVAE:
+def parallel(speakers: list[str], downsampling: int) -> AudioVQVAE:
     decoder = ParallelDecoder((8, 8), 8, finest_hidden=4, dilations=(1,))
     options = {"hidden": 8, "finest_hidden": 4, "code_dim": 4, "downsampling": downsampling}
-    return AudioVQVAE(RATE, 16, num_speakers=speakers, decoder=decoder, **options)
+    return AudioVQVAE(RATE, 16, speaker_names=speakers, decoder=decoder, **options)
 
 
-def unconditional(*_: int) -> WaveNet:
+def unconditional(*_: object) -> WaveNet:
     return WaveNet(256, channels=4, skip_channels=4, dilations=(1, 2, 4))
 
 
-def prior(speakers: int, _: int) -> WaveNet:
-    return WaveNet(16, speakers, channels=4, skip_channels=4, dilations=(1, 2), burn_in=0)
+def prior(speakers: list[str], _: int) -> WaveNet:
+    return WaveNet(16, len(speakers), channels=4, skip_channels=4, dilations=(1, 2), burn_in=0)
 
 
 MINUTE = Preset(
@@ -192,7 +192,8 @@ def test_the_loss_is_what_training_logs_and_shuffled_codes_change_it() -> None:
     sound = conversion.evenly(voices(RATE), 1024, 2)
     assert sound["waveform"].shape == (6, 1024)
     assert sound["speaker"].tolist() == [0, 0, 1, 1, 2, 2]
-    for vqvae, unit in ((parallel(3, 64), 1.0), (wavenet(3, 64), np.log(2))):
+    names = list(VOICES)
+    for vqvae, unit in ((parallel(names, 64), 1.0), (wavenet(names, 64), np.log(2))):
         vqvae(sound, training=True)  # the codebook becomes rows of the batch
         vqvae.compile(jit_compile=False)
         logged = vqvae.evaluate(sound, batch_size=6, verbose=0, return_dict=True)
@@ -237,9 +238,14 @@ def test_bad_arguments_are_refused(tmp_path: Path, capsys) -> None:
             speaker_conversion.main([*arguments, "--out", str(tmp_path / "run")])
         assert refused.value.code == 2
         assert message in capsys.readouterr().err
-    for name in ("nobody", "noone"):  # the first does not stand in the way of the second
-        with pytest.raises(ValueError, match=name):
-            speaker_conversion.main(["--speakers", name, "--out", str(tmp_path / "run")])
+    # The first does not stand in the way of the second.
+    for names, message in (
+        ("nobody,june", "nobody"),
+        ("noone,june", "noone"),
+        ("june", "must name at least two, got june"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            speaker_conversion.main(["--speakers", names, "--out", str(tmp_path / "run")])
 
 
 def test_the_paper_says_its_cost_first(tmp_path: Path, monkeypatch, capsys) -> None:

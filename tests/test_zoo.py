@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vqvae import AudioVQVAE, ImageVQVAE, VideoPredictor
+from keras_vqvae import AudioVQVAE, ImageVQVAE, VideoPredictor, spectral
 from tests.models.test_video import make
 
 pytestmark = pytest.mark.tensorflow  # the runner reads files through tf.data
@@ -75,9 +75,32 @@ def test_each_runs_on_a_folder(
     else:
         assert isinstance(model, AudioVQVAE)
         files = sorted(out.glob("*.wav"))
-        assert len(files) == 2 * len(run.speakers_of(name))
+        assert len(files) == 2 * len(run.voices_of(model))
         sounds = [soundfile.read(file)[0] for file in files]
         assert all(len(sound) == model.sample_rate and np.any(sound) for sound in sounds)
+
+
+def test_speech_is_said_as_in_the_sounds_beside_the_weights(run: ModuleType) -> None:
+    """Other weights, and other voices, are farther off."""
+    soundfile = pytest.importorskip("soundfile", reason="sound files need soundfile")
+    sounds = ZOO / "speech_conversion" / "sounds"
+
+    def read(name: str) -> np.ndarray:
+        return soundfile.read(sounds / f"{name}.flac", dtype="float32")[0][None]
+
+    model = run.load("speech_conversion")
+    original = read("carlo_original")
+    made = {name: model.convert(original, name, verbose=0) for name in run.voices_of(model)}
+    rate = model.sample_rate
+    for name, sound in made.items():
+        there = read(f"carlo_as_{name}")
+        far = {
+            other: float(spectral.log_mel_distance(there, one[:, : there.shape[1]], rate)[0])
+            for other, one in made.items()
+        }
+        assert sound.shape == original.shape
+        assert min(far, key=far.get) == name and far[name] < 0.15
+    assert len(np.unique(model.encode(original))) > 50
 
 
 def test_a_predictor_runs_on_a_folder_of_episodes(

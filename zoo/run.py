@@ -30,11 +30,6 @@ def load(name: str) -> keras.Model:
     return model
 
 
-def speakers_of(name: str) -> list[str]:
-    """Names of a model's voices, by their numbers."""
-    return json.loads((Path(__file__).parent / name / "speakers.json").read_text())
-
-
 def show_pictures(vqvae: ImageVQVAE, folder: str, out: Path) -> None:
     height, width, channels = vqvae.image_shape
     dataset = from_folder(folder, (height, width), channels=channels)
@@ -44,16 +39,33 @@ def show_pictures(vqvae: ImageVQVAE, folder: str, out: Path) -> None:
     print(f"{len(images)} pictures, codes {vqvae.encode(images).shape}: {out}")
 
 
-def say_in_every_voice(vqvae: AudioVQVAE, speakers: list[str], folder: str, out: Path) -> None:
+def voices_of(vqvae: AudioVQVAE) -> dict[str, int | None]:
+    """The speakers of a model, by name, or by number where they have none."""
+    if vqvae.num_speakers is None:
+        return {"reconstructed": None}
+    names = vqvae.speaker_names or map(str, range(vqvae.num_speakers))
+    return {name: number for number, name in enumerate(names)}
+
+
+def say_in_every_voice(vqvae: AudioVQVAE, folder: str, out: Path) -> None:
     import soundfile  # pictures do without
 
-    dataset = audio.from_folder(folder, vqvae.sample_rate, batch_size=1, channels="mix")
+    voices, least = voices_of(vqvae), vqvae.downsampling
+    dataset = audio.from_folder(
+        folder,
+        vqvae.sample_rate,
+        batch_size=1,
+        channels="mix",
+        min_samples=least,
+        skip_corrupt=True,
+    )
     out.mkdir(parents=True, exist_ok=True)
-    for number, waveform in enumerate(dataset.take(MOST).as_numpy_iterator()):
-        for speaker, name in enumerate(speakers):
-            sound = vqvae.convert(waveform, speaker, verbose=0)[0]
+    clips = dataset.map(lambda batch: batch["waveform"]).take(MOST)
+    for number, waveform in enumerate(clips.as_numpy_iterator()):
+        for name, speaker in voices.items():
+            sound = vqvae.reconstruct(waveform, speaker, verbose=0)[0]
             soundfile.write(out / f"{number:02}_{name}.wav", sound, vqvae.sample_rate)
-        print(f"clip {number}, {vqvae.encode(waveform).shape[1]} codes, in {len(speakers)} voices")
+        print(f"clip {number}, {vqvae.encode(waveform).shape[1]} codes, in {len(voices)} voices")
 
 
 def show_what_follows(predictor: VideoPredictor, folder: str, out: Path) -> None:
@@ -89,8 +101,11 @@ def main() -> None:
     elif isinstance(model, VideoPredictor):
         show_what_follows(model, args.folder, args.out)
     else:
-        say_in_every_voice(model, speakers_of(args.name), args.folder, args.out)
+        say_in_every_voice(model, args.folder, args.out)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error

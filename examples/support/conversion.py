@@ -55,6 +55,8 @@ def read_folder(folder: Path, sample_rate: int, skip_corrupt: bool) -> tuple[Cor
 def read_debian(speakers: str | None, sample_rate: int) -> tuple[Corpus, Corpus]:
     """Clips of Debian's packages: to train on, and unseen ones."""
     names = speakers.split(",") if speakers else None
+    if names is not None and len(set(names)) < 2:
+        raise ValueError(f"--speakers must name at least two, got {speakers}")
     train, held_out = (
         debian_speech.load(sample_rate, speakers=names, split=split) for split in ("train", "test")
     )

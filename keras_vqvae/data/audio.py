@@ -99,8 +99,9 @@ def from_folder(
         crop: samples in a crop, or None for whole clips.
         batch_size: clips in a batch.
         speakers: whether to yield speakers too. The speaker of a file is the first folder below
-            `folder` on the way to it; they are numbered in sorted order, or as in the list that is
-            given here, which makes ids the same for training and test data.
+            `folder` on the way to it; they are numbered in sorted order. Or names: they are
+            numbered as here, which makes ids the same for training and test data, and files of
+            others are left out, with a warning that counts them.
         channels: `"mono"` refuses files with several channels, `"mix"` averages them.
         resample: whether to resample files of another rate; else they are refused.
         trim_silence: whether to cut off what is 40 dB below a clip's loudest 20 ms at both its
@@ -127,9 +128,8 @@ def from_folder(
         A dataset of float32 `(batch, crop)`, or of dicts; see the module.
 
     Raises:
-        ValueError: the folder is missing or has no usable file; a file cannot be used; a file has
-            no speaker or one that is not in `speakers`; or an argument is out of range. The
-            message names the files and what to do.
+        ValueError: the folder is missing or has no usable file; a file cannot be used, or has no
+            speaker; or an argument is out of range. The message names the files and what to do.
         ImportError: soundfile, soxr or the `decoder` asked for is not installed.
     """
     folder = pathlib.Path(folder)
@@ -160,6 +160,7 @@ def from_manifest(
     batch_size: int = 32,
     *,
     speakers: bool | Sequence[str] = False,
+    trim_silence: bool = False,
     skip_corrupt: bool = False,
     **options: Any,
 ) -> tf.data.Dataset:
@@ -170,8 +171,9 @@ def from_manifest(
         sample_rate: of the waveforms, in Hz.
         crop: samples in a crop, or None for whole clips.
         batch_size: clips in a batch.
-        speakers: whether to yield speakers too, from the column `speaker`, numbered in sorted
-            order or as in the list that is given here.
+        speakers: whether to yield speakers too, from the column `speaker`, or those of which, as
+            for `from_folder`.
+        trim_silence: as for `from_folder`.
         skip_corrupt: whether to leave out files that cannot be used, rows that point nowhere and,
             with `speakers`, rows without a speaker.
         **options: all others of `from_folder`.
@@ -185,7 +187,8 @@ def from_manifest(
         TypeError: there is no such option.
         ImportError: as `from_folder`.
     """
-    options = filled_in("from_manifest", from_folder, {**options, "skip_corrupt": skip_corrupt})
+    given = {**options, "trim_silence": trim_silence, "skip_corrupt": skip_corrupt}
+    options = filled_in("from_manifest", from_folder, given)
     options["speakers"] = wanted = _wanted_speakers(speakers)
     rows = read_manifest(path)
     nowhere = [row for row in rows if not row.path.is_file()]
@@ -194,9 +197,20 @@ def from_manifest(
         cure = "Paths are relative to the manifest's folder."
         _report(f"rows of {path} point to no file", named, skip_corrupt, cure)
         rows = [row for row in rows if row.path.is_file()]
+    if trim_silence and any(row.segments for row in rows):
+        warnings.warn(
+            f"the `segments` of {path} are of whole files; with trim_silence=True batches begin "
+            "later",
+            stacklevel=2,
+        )
     nameless = [f"line {row.line}" for row in rows if not row.speaker]
     if wanted is not False and nameless:
-        _report(f"rows of {path} have no `speaker`", nameless, skip_corrupt, "Fill the column in.")
+        _report(
+            f"rows of {path} have no `speaker`",
+            nameless,
+            skip_corrupt,
+            "Fill the column in, if there is one.",
+        )
         rows = [row for row in rows if row.speaker]
     return _from_files(
         f"The manifest {path}",
@@ -230,8 +244,8 @@ def from_vctk(
         crop: samples in a crop, or None for whole clips.
         batch_size: clips in a batch.
         mic: which microphone, 1 or 2.
-        speakers: whether to yield speakers too, such as `"p225"`, numbered in sorted order or as
-            in the list that is given here.
+        speakers: whether to yield speakers too, such as `"p225"`, or those of which, as for
+            `from_folder`. (Of the TensorFlow Dataset the names of all.)
         **options: all others of `from_folder`, or of `from_tfds`.
 
     Returns:
@@ -279,8 +293,8 @@ def from_librispeech(
         split: which part, such as `"dev_clean"` or `"train_clean100"`, which in a folder are
             `dev-clean` and `train-clean-100`. None for all that is in the folder, of the TensorFlow
             Dataset for `"train_clean100"`.
-        speakers: whether to yield speakers too, such as `"1089"`, numbered in sorted order or as
-            in the list that is given here.
+        speakers: whether to yield speakers too, such as `"1089"`, or those of which, as for
+            `from_folder`. (Of the TensorFlow Dataset the names of all.)
         **options: all others of `from_folder`, or of `from_tfds`.
 
     Returns:
@@ -485,7 +499,7 @@ def check_folder(
     _check_clipped(clipped)
     paths = find_files(pathlib.Path(folder), SUFFIXES, "sound")
     files = audio_files.inspect(paths, whole=True, clipped=clipped)
-    problems = {file.path: problem for file in files if (problem := _problem(file, 1, 1))}
+    problems = {file.path: problem for file in files if (problem := _problem(file, file.rate, 1))}
     return [file.path for file in files if file.path not in problems], problems
 
 
@@ -517,8 +531,10 @@ def read(
     if sample_rate is not None and not is_integer(sample_rate, 1):
         raise ValueError(f"`sample_rate` must be a positive integer or None, got {sample_rate!r}.")
     _check_clipped(clipped)
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"{path} is no file.")
     (file,) = audio_files.inspect([pathlib.Path(path)], whole=True, clipped=clipped)
-    problem = _problem(file, 1, 1)
+    problem = _problem(file, sample_rate or file.rate, 1)
     if problem:
         raise ValueError(f"{path} {problem}.")
     _check_format([file], sample_rate or file.rate, channels, resample)
@@ -687,7 +703,7 @@ def _from_files(
     names = None
     if speakers is not False:
         names = sorted(set(by_file)) if speakers is True else speakers
-        _check_known(paths, by_file, names)
+        paths, by_file = _of_speakers(where, paths, by_file, names)
     files = audio_files.inspect(
         paths, whole=check, trim=trim if trim_silence else None, clipped=clipped
     )
@@ -733,7 +749,17 @@ def _from_files(
             said = tf.strings.join([row["path"], " holds NaN or infinite samples."])
             with tf.control_dependencies([tf.debugging.Assert(finite, [said])]):
                 waveform = tf.identity(waveform)
-        return _trim(waveform, sample_rate) if trim_silence else waveform
+        if trim_silence:
+            waveform = _trim(waveform, sample_rate)
+            if not check:  # how much is left was not known before
+                left = tf.size(waveform)
+                said = tf.strings.join(
+                    [row["path"], " is shorter than `min_samples` after trimming:"]
+                )
+                fits = tf.debugging.Assert(left >= min_samples, [said, left])
+                with tf.control_dependencies([fits]):
+                    waveform = tf.identity(waveform)
+        return waveform
 
     return _with_names(_batches(_rows(columns), order, load, crop, mu_law), names)
 
@@ -769,7 +795,7 @@ def _problem(file: SoundFile, sample_rate: int, min_samples: int) -> str:
     samples = audio_files.length_at(file.kept, file.rate, sample_rate)
     if file.frames == 0:
         return "is empty"
-    if min_samples > 1 and samples < min_samples:
+    if samples < min_samples:
         return f"is shorter than `min_samples`: {samples} samples at {sample_rate} Hz"
     return ""
 
@@ -892,15 +918,23 @@ def _speaker_column(speakers, count: int) -> tuple[np.ndarray, list[str] | None]
     return values.astype(np.int32), None
 
 
-def _check_known(paths: list[pathlib.Path], by_file: list[str], names: list[str]) -> None:
-    unknown = [
-        f"{path} ({name})" for path, name in zip(paths, by_file, strict=True) if name not in names
-    ]
-    if unknown or len(set(names)) < len(names):
-        example = f"; {len(unknown)} files have others, first {unknown[0]}" if unknown else ""
-        raise ValueError(
-            f"`speakers` must be different names, of all speakers: got {names}{example}."
+def _of_speakers(
+    where: str, paths: list[pathlib.Path], by_file: list[str], names: list[str]
+) -> tuple[list[pathlib.Path], list[str]]:
+    """The files of these speakers, and their speakers."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"`speakers` must be different names, got {names}.")
+    of_them = [(p, name) for p, name in zip(paths, by_file, strict=True) if name in names]
+    if not of_them:
+        there = ", ".join(sorted(set(by_file))[:10])
+        raise ValueError(f"{where} has no file of the speakers {names}; it has {there}.")
+    others = len(paths) - len(of_them)
+    if others:
+        warnings.warn(
+            f"{others} of {len(paths)} sound files are of other speakers than `speakers`: left out",
+            stacklevel=4,
         )
+    return [p for p, _ in of_them], [name for _, name in of_them]
 
 
 # TensorFlow Datasets.

@@ -32,6 +32,8 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 
 # A recording counts as clipped where more of its samples than this are at full scale.
 CLIPPED_SHARE = 0.01
+# What is decoded of MP3 and Ogg overshoots full scale a little; more is another scale.
+MOST_OVERSHOOT = 1.5
 _FULL_SCALE = 0.999
 _UNKNOWN = 2**31 - 1
 
@@ -234,6 +236,11 @@ def problem_of(samples: np.ndarray, clipped: str = "refuse") -> str:
         return "holds NaN or infinite samples"
     if clipped == "allow":
         return ""
+    if samples.dtype != np.int16 and samples.size and np.abs(samples).max() > MOST_OVERSHOOT:
+        return (
+            f"has samples of size up to {np.abs(samples).max():g}, far beyond full scale, which is "
+            '1 (clipped="allow" cuts them)'
+        )
     limit = int(_FULL_SCALE * 32768) if samples.dtype == np.int16 else _FULL_SCALE
     loud = np.count_nonzero(samples >= limit) + np.count_nonzero(samples <= -limit)
     share = loud / max(samples.size, 1)

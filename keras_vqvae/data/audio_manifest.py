@@ -66,7 +66,8 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
 
 
 def _csv_rows(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     if "path" not in (reader.fieldnames or []):
         raise ValueError(
             f"The first line of {path} must name its columns, among them `path`; "
@@ -83,7 +84,9 @@ def _json_rows(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, Any]]
         try:
             fields = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: no JSON ({error}).") from error
+            raise ValueError(
+                f"{path}, line {number}: must be one JSON object a line (JSONL): {error}."
+            ) from error
         if not isinstance(fields, dict):
             raise ValueError(f"{path}, line {number}: must be an object, got {line[:60]!r}.")
         rows.append((number, fields))

@@ -59,6 +59,16 @@ class Episode:
 
     def __post_init__(self) -> None:
         frames, actions, name = self.frames, self.actions, self.name or "an episode"
+        for what, array in (("frames", frames), ("actions", actions)):
+            if array is not None and not isinstance(array, np.ndarray):
+                raise ValueError(f"{name}: {what} must be an array, got a {type(array).__name__}.")
+        if frames.ndim == 3 and frames.dtype == np.uint8:
+            raise ValueError(
+                f"{name}: frames have no channels, shape {frames.shape}: of grey ones "
+                "frames[..., None] has one. (Codes would be int32 or uint16.)"
+            )
+        if len(frames) == 0:
+            raise ValueError(f"{name}: there is no frame.")
         is_video = frames.ndim == 4 and frames.dtype == np.uint8
         is_codes = frames.ndim == 3 and frames.dtype.kind in "iu"
         if not is_video and not is_codes:
@@ -68,7 +78,7 @@ class Episode:
             )
         if actions is None:
             return
-        each = len(actions) / max(1, len(frames))
+        each = len(actions) / len(frames)
         if actions.ndim not in (1, 2) or not (each == 1 or (is_codes and each % 1 == 0)):
             raise ValueError(
                 f"{name}: actions must be one for each of the {len(frames)} frames, got shape "
@@ -104,7 +114,8 @@ def windows(
     """Batches of windows of `length` consecutive frames of one episode.
 
     Args:
-        episodes: all of frames, or all of codes, of one size, and all with actions or none.
+        episodes: all of frames, or all of codes, of one size, and all with actions or none; or a
+            `Recording`.
         length: frames (or codes) in a window: the context of a `VideoPredictor`, and those to be
             predicted.
         batch_size: windows in a batch.
@@ -127,7 +138,7 @@ def windows(
     for name, value in (("length", length), ("every", every)):
         if not is_integer(value, 1):
             raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-    episodes = list(episodes)
+    episodes = _listed(episodes)
     _check_alike(episodes)
     lengths = np.array([len(episode) for episode in episodes])
     short = int(np.sum(lengths < length))
@@ -175,9 +186,16 @@ def windows(
 
 def _small(array: np.ndarray) -> np.ndarray:
     """Codes in as few bytes as hold them."""
-    if array.ndim == 3 and array.dtype.kind in "iu" and array.size and array.max() < 65536:
+    is_codes = array.ndim == 3 and array.dtype.kind in "iu" and array.size
+    if is_codes and array.min() < 0:
+        raise ValueError(f"`episodes`: codes must not be negative, got {array.min()}.")
+    if is_codes and array.max() < 65536:
         return array.astype("uint16")
     return array
+
+
+def _listed(episodes: Any) -> list[Episode]:
+    return episodes_of(episodes) if isinstance(episodes, Recording) else list(episodes)
 
 
 def _check_alike(episodes: list[Episode]) -> None:
@@ -229,14 +247,14 @@ def encode(
     Args:
         vqvae: a built `VQVAE` of frames of their size, or a `VideoVQVAE`. Of the latter each
             episode is coded as a whole, and loses the frames at its end that make no whole code.
-        episodes: of frames.
+        episodes: of frames; or a `Recording`.
         path: a file to keep the codes in, and to take them from if it is there and is of the same
             weights and frames; else it is written anew.
 
     Raises:
-        ValueError: the frames are none of `vqvae`'s.
+        ValueError: the frames are none of `vqvae`'s, or the file holds something else than codes.
     """
-    episodes = list(episodes)
+    episodes = _listed(episodes)
     _check_alike(episodes)
     each = getattr(vqvae, "frames_per_code", 1)
     short = [episode for episode in episodes if len(episode) < each]
@@ -257,7 +275,7 @@ def encode(
         codes = _encoded(vqvae, episodes, total, each)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f".{file.name}.unfinished.npz")
+            unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished.npz")
             np.savez(unfinished, codes=codes, fingerprint=of_what)
             unfinished.replace(file)
     ends = np.cumsum([len(episode) // each for episode in episodes])[:-1]
@@ -310,12 +328,15 @@ def _kept(file: pathlib.Path, of_what: str) -> np.ndarray | None:
         return None
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return arrays["codes"] if str(arrays["fingerprint"]) == of_what else None
+            if "fingerprint" in arrays.files:
+                return arrays["codes"] if str(arrays["fingerprint"]) == of_what else None
+            names = arrays.files
     except Exception as error:  # whatever a damaged file may raise: it is made again
         warnings.warn(
             f"the codes in {file} cannot be read and are made again: {error}", stacklevel=3
         )
         return None
+    raise ValueError(f"path: {file} holds {names}, and no codes of `encode`: name another file.")
 
 
 # Episodes from files.
@@ -333,13 +354,20 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
 
     Args:
         folder: where the files are.
-        image_size: (height, width) that videos are scaled to; None for their own.
+        image_size: (height, width) that videos are scaled to, not `.npz` files; None for their
+            own.
 
     Raises:
         ValueError: there are none, or one cannot be read or is no such episode. The message names
             the file.
     """
+    if image_size is not None:
+        sides = image_size if isinstance(image_size, (tuple, list)) else ()
+        if len(sides) != 2 or not all(is_integer(side, 1) for side in sides):
+            raise ValueError(f"`image_size` must be (height, width), got {image_size!r}.")
     folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"`folder` {folder} is no folder.")
     files = sorted(
         file
         for file in folder.rglob("*")
@@ -362,6 +390,16 @@ def _of_one_kind(episodes: list[Episode]) -> list[Episode]:
     """With vectors as floats in all, where they are in some: others may happen to be whole."""
     if not any(e.actions is not None and e.actions.dtype.kind == "f" for e in episodes):
         return episodes
+    if any(
+        e.actions is not None and e.actions.dtype.kind == "f" and e.actions.shape[1] == 1
+        for e in episodes
+    ):  # of one number: those of a table of whole ones lack the axis
+        episodes = [
+            dataclasses.replace(e, actions=e.actions[:, None])
+            if e.actions is not None and e.actions.ndim == 1
+            else e
+            for e in episodes
+        ]
     return [
         dataclasses.replace(e, actions=e.actions.astype("float32"))
         if e.actions is not None and e.actions.ndim == 2
@@ -417,7 +455,7 @@ def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episo
 
 def _read_actions(table: pathlib.Path) -> np.ndarray:
     with open(table, newline="") as stream:
-        heading, *rows = list(csv.reader(stream)) or [[]]
+        heading, *rows = [row for row in csv.reader(stream) if row] or [[]]
     if heading and all(_is_number(cell) for cell in heading):
         raise ValueError(f"{table} must have a heading, its first line is {','.join(heading)}")
     try:

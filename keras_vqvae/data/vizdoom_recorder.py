@@ -38,7 +38,12 @@ TRAINING_MAPS = (
     "freedoom2:map01",
 )
 HELD_OUT_MAPS = ("freedoom2:map02", "health_gathering_supreme")
-KNOWN_MAPS = TRAINING_MAPS + HELD_OUT_MAPS
+# Freedoom's two games, whole.
+FREEDOOM_MAPS = (
+    *(f"freedoom1:E{episode}M{number}" for episode in range(1, 5) for number in range(1, 10)),
+    *(f"freedoom2:map{number:02}" for number in range(1, 33)),
+)
+KNOWN_MAPS = tuple(dict.fromkeys(TRAINING_MAPS + HELD_OUT_MAPS + FREEDOOM_MAPS))
 ACTIONS = ("forward", "left", "right")
 # All that can be done at once is joined by plus signs.
 COMBINED_ACTIONS = ("forward", "left", "right", "forward+left", "forward+right")
@@ -162,10 +167,13 @@ def record(
         A `Recording` of `len(maps) * frames_per_map` frames.
 
     Raises:
-        ValueError: an unknown map or action, or a number out of range.
+        ValueError: an unknown map or action, a number out of range, or a file at `path` that is no
+            recording.
         ImportError: something must be recorded and ViZDoom or Pillow is not installed.
         RuntimeError: ViZDoom failed; what it said is in the message. Finished maps are kept.
     """
+    if isinstance(actions, str) or not all(isinstance(action, str) for action in actions):
+        raise ValueError(f"`actions` must be names such as {list(ACTIONS)}, got {actions!r}.")
     request = _Request(
         _as_names(maps), frames_per_map, image_size, seed, frame_skip, tuple(actions)
     )
@@ -182,10 +190,13 @@ def record(
         if _load_or_warn(part, request.of(name)) is None
     ]
     _run(jobs, progress)
-    recording = _join([_load(part, request.of(name)) for name, part in parts.items()])
+    try:
+        recording = _join([_load(part, request.of(name)) for name, part in parts.items()])
+    except FileNotFoundError:  # another process recorded the same, and was quicker
+        return _load(file, request)
     _save(file, recording, request)
     for part in parts.values():
-        part.unlink()
+        part.unlink(missing_ok=True)
     return recording
 
 
@@ -207,7 +218,8 @@ class _Request:
     def __post_init__(self) -> None:
         _check_names(self.maps, KNOWN_MAPS)
         unknown = [a for a in self.actions if not set(a.split("+")) <= set(BUTTONS)]
-        if unknown or not self.actions or len(set(self.actions)) != len(self.actions):
+        chords = {frozenset(action.split("+")) for action in self.actions}
+        if unknown or not self.actions or len(chords) != len(self.actions):
             raise ValueError(
                 f"`actions` must be different ones, each of {list(BUTTONS)} or several joined by "
                 f"+, got {list(self.actions)}."
@@ -290,9 +302,17 @@ def _save(file: pathlib.Path, recording: Recording, request: _Request) -> None:
         temporary.unlink(missing_ok=True)
 
 
+class _SomebodyElsesError(ValueError):
+    """A whole file that `record` did not write: it is not overwritten."""
+
+
 def _load(file: pathlib.Path, request: _Request) -> Recording:
     """Reads a file that must hold just `request`; flipped bytes are found by the zip's CRCs."""
     with np.load(file, allow_pickle=False) as arrays:
+        if "request" not in arrays.files:
+            raise _SomebodyElsesError(
+                f"`path` {file} holds {arrays.files}, and no recording: name another file."
+            )
         found = str(arrays["request"])
         if found != request.to_json():
             raise ValueError(f"it holds {found}, expected {request.to_json()}")
@@ -315,6 +335,8 @@ def _load_or_warn(file: pathlib.Path, request: _Request) -> Recording | None:
         return None
     try:
         return _load(file, request)
+    except _SomebodyElsesError:
+        raise
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         # The caller of `record` is three frames up.
         warnings.warn(

@@ -200,6 +200,7 @@ def _add_draw_stream(
     channels, levels = vqvae.decoder._stack.channels, vqvae.decoder.likelihood.levels
     sizes = [x.shape[0] for x in vqvae.decoder.initial_state(1)["buffers"]]
     whole = sum(sizes)
+    most = (2**31 - 1) // vqvae.downsampling  # samples are counted in int32
 
     def draw_stream(
         codes: tf.Tensor,
@@ -210,16 +211,20 @@ def _add_draw_stream(
         temperature: tf.Tensor,
         *more: tf.Tensor,
     ) -> dict:
-        codes = at_least_one_code(codes)
         speaker, _ = _speaker(more, codes, vqvae)
+        count, new = tf.shape(codes)[0], tf.shape(codes)[1]
+        message = f"a stream ends after {most} codes, but row and codes make"
+        row = with_checks(row, [asserted(row <= most - new, message, row, new)])
+        # None goes through the network as one, of which nothing is kept.
+        codes = tf.pad(codes, [[0, 0], [0, tf.cast(new < 1, "int32")]])
         steps = tf.shape(buffers)[1]
         message = f"buffers must have 0 or {whole} steps, got"
         buffers = with_checks(buffers, [asserted((steps == 0) | (steps == whole), message, steps)])
-        count, missing = tf.shape(codes)[0], whole - steps
         codes, buffers, previous = map(functional.never_empty, (codes, buffers, previous))
         if speaker is not None:
             speaker = functional.never_empty(speaker)
-        rings = tf.transpose(tf.pad(buffers, [[0, 0], [0, missing], [0, 0]]), (1, 0, 2))
+        padded = tf.pad(buffers, [[0, 0], [0, whole - steps], [0, 0]])
+        rings = tf.transpose(padded, (1, 0, 2))
         state = {
             "buffers": [tf.cast(x, vqvae.compute_dtype) for x in tf.split(rings, sizes)],
             "row": row,
@@ -227,16 +232,15 @@ def _add_draw_stream(
             "examples": tf.range(tf.shape(codes)[0]),
         }
         made, state = generate(state, codes, speaker, seed, _options(vqvae, temperature))
-        rings = tf.cast(tf.concat(state["buffers"], 0), tf.float32)
+        rings = tf.transpose(tf.cast(tf.concat(state["buffers"], 0), tf.float32), (1, 0, 2))
         return {
-            "waveform": made[:count],
-            "buffers": tf.transpose(rings, (1, 0, 2))[:count],
-            "row": state["row"],
-            "previous": state["last"][:count],
+            "waveform": made[:count, : new * vqvae.downsampling],
+            "buffers": tf.where(new > 0, rings, padded)[:count],
+            "row": row + new,
+            "previous": tf.where(new > 0, state["last"], previous)[:count],
         }
 
     meaning = f"what layers have seen: {whole} steps, or none at the beginning"
-    most = (2**31 - 1) // vqvae.downsampling  # samples are counted in int32
     state = [
         Field("buffers", (BATCH, "steps", channels), "float32", meaning),
         Field("row", (), "int32", "codes so far; 0 at the beginning", 0, most),
@@ -254,7 +258,9 @@ def _add_draw_stream(
 def _speakers(vqvae: AudioVQVAE) -> list[Field]:
     if not vqvae.num_speakers:
         return []
-    meaning = "in whose voice: one for all, or one for each"
+    names = vqvae.speaker_names or ()
+    who = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+    meaning = f"in whose voice: one for all, or one for each{who and f' ({who})'}"
     return [Field("speaker", (ONE_OR_BATCH,), "int32", meaning, 0, vqvae.num_speakers - 1)]
 
 

@@ -15,8 +15,10 @@ _FACTS = (
     "sample_rate",
     "downsampling",
     "num_speakers",
+    "speaker_names",
     "frames_per_code",
     "context_frames",
+    "guidance",
     "num_actions",
     "actions",
 )

@@ -39,11 +39,10 @@ class WaveNetStack(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not dilations or kernel_size < 2:
-            raise ValueError(
-                "a WaveNet needs at least one of dilations and a kernel_size of at least 2, got "
-                f"{dilations} and {kernel_size}"
-            )
+        if not isinstance(dilations, (tuple, list)) or not dilations or min(dilations) < 1:
+            raise ValueError(f"dilations must be some positive integers, got {dilations!r}")
+        if kernel_size < 2:
+            raise ValueError(f"kernel_size must be at least 2, got {kernel_size!r}")
         self.num_outputs = num_outputs
         self.channels = channels
         self.skip_channels = skip_channels

@@ -1,6 +1,8 @@
 """The VQ-VAE of sound."""
 
 import inspect
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -55,6 +57,9 @@ class AudioVQVAE(Autoencoder):
         code_dim: D, the size of a code.
         downsampling: samples a code, a product of 2, 3, 5 and 7: 64, 128 and 640 are usual.
         num_speakers: number of speakers, or of other classes of sound; None for none.
+        speaker_names: their names, in the order of their numbers, as a dataset's `speaker_names`;
+            in place of `num_speakers`. Kept with the model, and taken wherever a speaker is asked
+            for outside of training.
         decoder: "wavenet"; "parallel", strided transposed convolutions with a loss over spectra
             (`spectral.multi_scale_distance`), for speed; or a `WaveNetDecoder` or
             `ParallelDecoder`, or a layer of your own that is called as a `ParallelDecoder` is.
@@ -102,6 +107,7 @@ class AudioVQVAE(Autoencoder):
         *,
         downsampling: int = 64,
         num_speakers: int | None = None,
+        speaker_names: Sequence[str] | None = None,
         decoder: Any = "wavenet",
         encoder: keras.layers.Layer | None = None,
         hidden: int = 256,
@@ -118,7 +124,13 @@ class AudioVQVAE(Autoencoder):
             "code_dim": code_dim, "hidden": hidden, "speaker_dim": speaker_dim
         }.items():  # fmt: skip
             positive_integer(name, value)
+        for name, part in {"quantizer": quantizer, "encoder": encoder}.items():
+            if part is not None and not isinstance(part, keras.layers.Layer):
+                raise ValueError(f"{name} must be a layer or None, got {part!r}")
         check_quantizer(quantizer, num_codes, code_dim, commitment)
+        speaker_names = checked_names(speaker_names, num_speakers)
+        if speaker_names is not None:
+            num_speakers = len(speaker_names)
         if quantizer is not None:
             num_codes, code_dim = quantizer.num_codes, getattr(quantizer, "code_dim", code_dim)
         dtype = kwargs.get("dtype")
@@ -147,7 +159,7 @@ class AudioVQVAE(Autoencoder):
                     dtype=dtype,
                 )
             )
-        if not callable(decoder):
+        if not isinstance(decoder, keras.layers.Layer):
             raise ValueError(wanted)
         for name, part in {"encoder": encoder, "decoder": decoder}.items():
             rate = getattr(part, "sample_rate", None)
@@ -173,6 +185,7 @@ class AudioVQVAE(Autoencoder):
         self.sample_rate = positive_integer("sample_rate", sample_rate)
         self.downsampling = downsampling
         self.num_speakers: Any = num_speakers
+        self.speaker_names = speaker_names
         self.burn_in = checked_burn_in(burn_in)
         self._speakers = None
         if self.is_autoregressive:
@@ -192,6 +205,7 @@ class AudioVQVAE(Autoencoder):
             "sample_rate": sample_rate,
             "downsampling": downsampling,
             "num_speakers": num_speakers,
+            "speaker_names": speaker_names,
             "hidden": hidden,
             "finest_hidden": finest_hidden,
             "residual_blocks": residual_blocks,
@@ -219,7 +233,15 @@ class AudioVQVAE(Autoencoder):
             self.decoder(quantized, samples, *condition)
             self.built = True
             return
-        decoded = self.decoder(quantized, *condition)
+        try:
+            decoded = self.decoder(quantized, *condition)
+        except TypeError as error:
+            if not condition:
+                raise
+            raise ValueError(
+                "the decoder must take two tensors, the codes' vectors (batch, codes, code_dim) "
+                "and the speakers' (batch, speaker_dim), where there are speakers"
+            ) from error
         if tuple(decoded.shape[1:]) != (4 * self.downsampling, 1):
             raise ValueError(
                 f"decoder must give shape (batch, {4 * self.downsampling}, 1) of 4 codes, got "
@@ -229,6 +251,13 @@ class AudioVQVAE(Autoencoder):
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing: it is built when it is made."""
+
+    def _signature(self) -> Any:
+        waveform = keras.layers.InputSpec(dtype="float32", shape=(None, None))
+        if self.num_speakers is None:
+            return waveform
+        speaker = keras.layers.InputSpec(dtype="int32", shape=(None,))
+        return {"waveform": waveform, "speaker": speaker}
 
     @property
     def is_autoregressive(self) -> bool:
@@ -280,6 +309,8 @@ class AudioVQVAE(Autoencoder):
         form = '{"waveform": waveform, "speaker": speaker}' if self.num_speakers else "waveforms"
         if isinstance(x, dict):
             self._check_keys(x)
+        elif not self.num_speakers:
+            self.check_waveform(x)
         elif not hasattr(x, "dtype"):
             raise ValueError(f"data must be {form}, got a {type(x).__name__}")
         parts = x if isinstance(x, dict) else {"waveform": x}
@@ -288,7 +319,7 @@ class AudioVQVAE(Autoencoder):
             raise ValueError(f"speaker is missing: {self.name} takes {form}")
         if "speaker" in parts:
             self.check_speaker(parts["speaker"], parts["waveform"].shape[0])
-        check_length(parts.get("length"), parts["waveform"].shape)
+        check_length(parts.get("length"), parts["waveform"].shape, self.downsampling)
 
     def _check_keys(self, x: dict) -> None:
         names = ["waveform", *(["speaker"] if self.num_speakers else []), "length"]
@@ -301,9 +332,14 @@ class AudioVQVAE(Autoencoder):
     def check_waveform(self, waveform: Any) -> None:
         """Raises `ValueError` where `waveform` is not float32 `(batch, samples)` in [-1, 1]."""
         if not hasattr(waveform, "dtype"):
+            cure = "np.asarray(x, 'float32') makes one of lists of numbers"
+            if isinstance(waveform, (str, bytes, os.PathLike)):
+                cure = "data.audio.read makes one of a file, and data.audio.from_folder of many"
+            elif isinstance(waveform, (list, tuple)) and hasattr(waveform[0], "shape"):
+                cure = "data.audio.from_arrays makes batches of clips that differ in length"
             raise ValueError(
-                f"waveform must be one float32 array or tensor, got a {type(waveform).__name__}"
-                ": np.asarray(x, 'float32') makes one of lists of numbers"
+                f"waveform must be one float32 array or tensor, got a {type(waveform).__name__}: "
+                f"{cure}"
             )
         dtype = keras.backend.standardize_dtype(waveform.dtype)
         if dtype != "float32":
@@ -377,6 +413,19 @@ class AudioVQVAE(Autoencoder):
         own = -(-ops.cast(length, "int32") // self.downsampling)
         return ops.arange(codes, dtype="int32") < own[:, None]
 
+    def _checked(self, x: Any) -> dict:
+        """Data as a dict, without what padding holds, and with values checked within the graph."""
+        parts = dict(x) if isinstance(x, dict) else {"waveform": x}
+        if parts.get("length") is not None:
+            samples = ops.shape(parts["waveform"])[1]
+            parts["length"] = backend.checked_length(parts["length"], self.downsampling, samples)
+        waveform = _without_padding(parts)
+        parts["waveform"] = backend.checked_sound("waveform", waveform, self.downsampling)
+        if parts.get("speaker") is not None:
+            speaker = ops.cast(parts["speaker"], "int32")
+            parts["speaker"] = backend.checked_range("speaker", speaker, self.num_speakers)
+        return parts
+
     def latents(self, x: Any) -> Tensor:
         """The encoder's output for a tensor of waveforms: `(batch, codes, code_dim)`."""
         waveform = _without_padding(x)
@@ -386,16 +435,11 @@ class AudioVQVAE(Autoencoder):
 
     def call(self, inputs: Any, training: bool = False) -> dict:
         self.check_data(inputs)
-        parts = inputs if isinstance(inputs, dict) else {"waveform": inputs}
+        parts = self._checked(inputs)
         batch, samples = ops.shape(parts["waveform"])
-        waveform = backend.checked_sound("waveform", _without_padding(parts))
-        waveform = self._padded(functional.never_empty(waveform))
+        waveform = self._padded(functional.never_empty(parts["waveform"]))
         speaker = parts.get("speaker")
-        if speaker is not None:
-            speaker = functional.never_empty(
-                backend.checked_range("speaker", speaker, self.num_speakers)
-            )
-        condition = self._condition(speaker)
+        condition = self._condition(None if speaker is None else functional.never_empty(speaker))
         # In float32: an encoder casts to what it computes in, spectra are made before.
         z = self.encoder(waveform[..., None], training=training)
         # The quantizer must not see the example that stands in for none.
@@ -472,9 +516,9 @@ class AudioVQVAE(Autoencoder):
         self.quantizer.adapt(np.concatenate([latents[mask] for latents, mask in parts]))
 
     def _latents_and_mask(self, x: Any) -> tuple[Tensor, Tensor]:
-        latents = self.latents(x)
-        length = x.get("length") if isinstance(x, dict) else None
-        mask = self._codes_of_data(length, ops.shape(latents)[1])
+        parts = self._checked(x)
+        latents = self.latents(parts)
+        mask = self._codes_of_data(parts.get("length"), ops.shape(latents)[1])
         return latents, ops.ones_like(latents[..., 0], "bool") if mask is None else mask
 
     def reconstruction_loss(self, x: Any, codes: Any = None, batch_size: int = 16) -> np.ndarray:
@@ -534,10 +578,10 @@ class AudioVQVAE(Autoencoder):
         if isinstance(spec, dict):
             self._check_keys(spec)
             self.check_waveform(spec["waveform"])
-            check_length(spec.get("length"), spec["waveform"].shape)
-        elif hasattr(spec, "shape") or isinstance(spec, (list, tuple, str)) or spec is None:
+            check_length(spec.get("length"), spec["waveform"].shape, self.downsampling)
+        elif hasattr(spec, "shape") or not hasattr(waveform, "__iter__") or _is_no_dataset(spec):
             self.check_waveform(spec)
-        return self._in_batches("encode", self._encode, waveform, batch_size)
+        return self._in_batches("encode", self._encode_checked, waveform, batch_size)
 
     def decode(
         self,
@@ -554,7 +598,7 @@ class AudioVQVAE(Autoencoder):
 
         Args:
             codes: integers `(batch, n)` in [0, num_codes).
-            speaker: one, or one for each; None where the model has none.
+            speaker: a number or a name, or one for each; None where the model has none.
             seed: an int of 32 bits; None for other draws every time. What is drawn for a clip is
                 decided by it and by the clip's place among `codes`, whatever the `batch_size`.
             temperature: of the drawing.
@@ -580,7 +624,7 @@ class AudioVQVAE(Autoencoder):
             data = {"codes": codes.astype("int32")}
             if speakers is not None:
                 data["speaker"] = speakers
-            return self._in_batches("decode", self._decode_parallel, data, batch_size)
+            return self.decode_whole(data, batch_size)
         return self._generate(
             codes.astype("int32"), speakers, seed, checked, jit_compile, batch_size, verbose
         )
@@ -617,7 +661,7 @@ class AudioVQVAE(Autoencoder):
 
         Args:
             waveform: as for `encode`.
-            speaker: one, or one for each.
+            speaker: a number or a name, or one for each.
             **options: of `decode`.
 
         Returns:
@@ -641,18 +685,39 @@ class AudioVQVAE(Autoencoder):
             raise ValueError(f"speaker is missing: one of {self.num_speakers}, or one for each")
         known = backend.concrete(speaker)
         speaker = np.asarray(speaker) if known is None else known
+        if speaker.dtype.kind == "U" and self.speaker_names is not None:
+            speaker = self._numbers_of(speaker)
         if speaker.dtype.kind not in "iu":
             raise ValueError(
                 f"speaker must be an integer in [0, {self.num_speakers}), or one for each, got "
-                f"{speaker!r:.200} (the number of a name is its place in a dataset's speaker_names)"
+                f"{speaker!r:.200} (a name's number is its place in a dataset's speaker_names; "
+                "AudioVQVAE(speaker_names=...) takes names too)"
             )
         if speaker.ndim == 0:
             speaker = np.repeat(speaker[None], n)
         self.check_speaker(speaker, n)
         return speaker.astype("int32")
 
+    def _numbers_of(self, names: np.ndarray) -> np.ndarray:
+        known = list(self.speaker_names or ())
+        unknown = sorted(set(names.ravel().tolist()) - set(known))
+        if unknown:
+            raise ValueError(f"speaker must be of {known}, got {unknown}")
+        numbers = [known.index(name) for name in names.ravel()]
+        return np.array(numbers, "int32").reshape(names.shape)
+
     def _encode(self, x: Any) -> Tensor:
         return self.quantizer.encode(self.latents(x))
+
+    def _encode_checked(self, x: Any) -> Tensor:
+        return self._encode(self._checked(x))
+
+    def decode_whole(self, data: dict, batch_size: int) -> np.ndarray:
+        """As `decode` by a parallel decoder, unchecked: `data` has `codes` and perhaps `speaker`.
+
+        For use again and again.
+        """
+        return self._in_batches("decode", self._decode_parallel, data, batch_size)
 
     def _decode_parallel(self, data: dict) -> Tensor:
         batch = ops.shape(data["codes"])[0]
@@ -760,6 +825,22 @@ def codes_a_call(length: int, most: int) -> int:
         return length
     sizes = {max(1, most * eighths // 8) for eighths in range(4, 9)}
     return min(sizes, key=lambda size: (-(-length // size) * size, -size))
+
+
+def _is_no_dataset(x: Any) -> bool:
+    return isinstance(x, (list, tuple, str, bytes, os.PathLike)) or x is None
+
+
+def checked_names(names: Any, count: int | None) -> tuple[str, ...] | None:
+    """Names of speakers; raises `ValueError` where they are none, or not `count`."""
+    if names is None:
+        return None
+    known = () if isinstance(names, str) else tuple(str(name) for name in names)
+    if not known or len(set(known)) < len(known):
+        raise ValueError(f"speaker_names must be different names, one a speaker, got {names!r}")
+    if count not in (None, len(known)):
+        raise ValueError(f"num_speakers={count}, but there are {len(known)} speaker_names")
+    return known
 
 
 def _without_padding(x: Any) -> Tensor:

@@ -96,9 +96,13 @@ class Autoregressive(Model):
         self.check_data(inputs)
         codes, condition = _split(inputs)
         batch = ops.shape(codes)[0]
-        codes = functional.never_empty(ops.cast(codes, "int32"))
+        codes = backend.checked_range("codes", ops.cast(codes, "int32"), self.num_codes)
+        codes = functional.never_empty(codes)
         if condition is not None:
-            condition = functional.never_empty(self._as_tensor(condition))
+            condition = self._as_tensor(condition)
+            if self.num_classes:
+                condition = backend.checked_range("condition", condition, self.num_classes)
+            condition = functional.never_empty(condition)
         return self.logits(codes, condition)[:batch]
 
     def _as_tensor(self, condition: Any) -> Tensor:
@@ -407,22 +411,15 @@ class Autoregressive(Model):
         self.check_condition(condition, n)
         return condition
 
-    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """`keras.Model.export` of `call`: codes, and condition, to logits.
-
-        `keras_vqvae.export_savedmodel` exports what to serve.
-        """
-        if kwargs.get("input_signature") is None and self.built:
-            grid, spec = (None, *self.grid_shape), keras.layers.InputSpec
-            codes = spec(dtype="int32", shape=grid)
-            signature: Any = codes
-            if self.num_classes:
-                signature = {"codes": codes, "condition": spec(dtype="int32", shape=(None,))}
-            elif self.condition_channels:
-                maps = spec(dtype="float32", shape=(*grid, self.condition_channels))
-                signature = {"codes": codes, "condition": maps}
-            kwargs["input_signature"] = [signature]
-        super().export(filepath, *args, **kwargs)
+    def _signature(self) -> Any:
+        grid, spec = (None, *self.grid_shape), keras.layers.InputSpec
+        codes = spec(dtype="int32", shape=grid)
+        if self.num_classes:
+            return {"codes": codes, "condition": spec(dtype="int32", shape=(None,))}
+        if self.condition_channels:
+            maps = spec(dtype="float32", shape=(*grid, self.condition_channels))
+            return {"codes": codes, "condition": maps}
+        return codes
 
     def get_config(self) -> dict:
         return {

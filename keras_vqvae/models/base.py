@@ -46,7 +46,7 @@ def positive_integer(name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        raise ValueError(f"{name} must be a positive integer, got {value!r:.200}")
     return number
 
 
@@ -135,6 +135,16 @@ class Model(keras.Model):
         """`keras.Model.predict`: what `call` returns, for all of `x`."""
         self._prepare("predict", x, args[0] if args else kwargs.get("batch_size"))
         return super().predict(x, *args, **kwargs)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.export` of `call`; `keras_vqvae.export_savedmodel` exports what to serve."""
+        signature = self._signature() if self.built else None
+        if signature is not None and kwargs.get("input_signature") is None:
+            kwargs["input_signature"] = [signature]
+        super().export(filepath, *args, **kwargs)
+
+    def _signature(self) -> Any:
+        """What `call` takes, `InputSpec`s; None for what Keras knows of it."""
 
     def _prepare(self, caller: str, x: Any, batch_size: int | None) -> None:
         """Checks the data, and does under a strategy what Keras would not manage."""

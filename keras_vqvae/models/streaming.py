@@ -218,19 +218,21 @@ class Streaming:
                     "a stream of a WaveNet ends after 2,147,483,647 samples: decode_end(), and "
                     "begin another"
                 )
-            self._frames_given = given
-            data = {"codes": chunk}
-            speakers = model._speaker_of_each(self.speaker, self.batch)
-            if speakers is not None:
-                data["speaker"] = speakers
             made, self._state = model.generate_chunk(
-                self._state, data, np.int32(self.seed), self._temperature, self._jit_compile
+                self._state,
+                self._data(chunk),
+                np.int32(self.seed),
+                self._temperature,
+                self._jit_compile,
             )
+            self._frames_given = given
             return ops.convert_to_numpy(made)
         codes, start, end, keep = window(
             self._codes, chunk, self._frames_given, last, 1, self._decoder_context
         )
         codes = ops.convert_to_numpy(codes)
+        if codes.shape[1]:
+            self._data(codes)  # a speaker that is missing is named before latency has passed
         made = np.zeros((self.batch, 0), "float32")
         if end > start:
             whole = self._decode_whole(codes, start, end)
@@ -239,12 +241,12 @@ class Streaming:
         return made
 
     def _decode_whole(self, codes: np.ndarray, start: int, end: int) -> np.ndarray:
-        model = self.model
-        if not model.has_source:
-            return model.decode(codes, self.speaker, batch_size=self.batch)
-        data = {"codes": codes}
-        speakers = model._speaker_of_each(self.speaker, self.batch)
-        if speakers is not None:
-            data["speaker"] = speakers
-        made, self._source = model.decode_chunk(data, self._source, start, end)
+        data = self._data(codes)
+        if not self.model.has_source:
+            return self.model.decode_whole(data, self.batch)
+        made, self._source = self.model.decode_chunk(data, self._source, start, end)
         return ops.convert_to_numpy(made)
+
+    def _data(self, codes: np.ndarray) -> dict:
+        speakers = self.model._speaker_of_each(self.speaker, self.batch)
+        return {"codes": codes} if speakers is None else {"codes": codes, "speaker": speakers}

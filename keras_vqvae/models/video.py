@@ -18,6 +18,8 @@ from keras_vqvae.models.video_vqvae import VideoVQVAE
 from keras_vqvae.models.vqvae import VQVAE
 
 ACTIONS = ("discrete", "buttons", "continuous")
+# Guidance does not make likely what is e^6 times less likely than the likeliest code.
+_PLAUSIBLE = 6.0
 # Logarithms of the scale of likeness, at the beginning and at most.
 _SCALE, _LARGEST_SCALE = 1.4, 5.5
 
@@ -44,6 +46,13 @@ class VideoPredictor(Model):
     `actions[t]` is what is done in frame t, and leads to frame t + 1: frame t depends on the
     actions before t and on no later one.
 
+    **Guidance.** Frames drawn from frames that were drawn lose, little by little, what makes them
+    those of this place and no other. With `guidance` w codes are drawn by `l + w (l - l0)`, logits
+    with and without the context (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance"; of
+    video Song et al. 2025, "History-Guided Video Diffusion"): what the context speaks for counts
+    for more. 0.3 is a good deal; each code then takes two passes. The likelihoods of `fit` and
+    `log_prob` are without it. `predictor.guidance` can be set at any time.
+
     Of a `VideoVQVAE` a step is `frames_per_code` frames at once, given as many actions. Its codes
     depend on all that came before: the longer a context, the more they are as in training.
 
@@ -60,6 +69,10 @@ class VideoPredictor(Model):
         reach: how far codes move from frame to frame, in (rows, columns) of the grid.
         num_layers: of the `PixelCNN`.
         kernel_size: of the `PixelCNN`.
+        context_dropout: in training, the share of frames that are predicted without the context:
+            what guidance needs.
+        guidance: w, at least 0.
+        seed: of the dropout.
 
     `call` takes a dict of `frames` (uint8 `(batch, time, height, width, channels)`) or of `codes`
     (int32 `(batch, steps, *grid_shape)`, made once by `vqvae.encode`; `steps = time /
@@ -85,6 +98,9 @@ class VideoPredictor(Model):
         reach: tuple = (1, 4),
         num_layers: int = 8,
         kernel_size: int = 3,
+        context_dropout: float = 0.1,
+        guidance: float = 0.0,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         known = isinstance(vqvae, VQVAE) and vqvae.built
@@ -95,15 +111,22 @@ class VideoPredictor(Model):
             )
         if actions not in ACTIONS:
             raise ValueError(f"actions must be one of {', '.join(ACTIONS)}, got {actions!r}")
-        if isinstance(num_actions, bool) or not isinstance(num_actions, int) or num_actions < 0:
+        is_number = isinstance(num_actions, (int, np.integer)) and num_actions is not True
+        if not is_number or num_actions < 0 or num_actions is False:
             raise ValueError(f"num_actions must be an integer of at least 0, got {num_actions!r}")
+        for name, entries, least in (("reach", reach, 0), ("past_dilations", past_dilations, 1)):
+            if not isinstance(entries, (tuple, list)) or min(entries, default=0) < least:
+                raise ValueError(
+                    f"{name} must be a tuple of integers from {least}, got {entries!r}"
+                )
+        positive_integer("hidden", hidden)
         # Codes and frames are integers, and stay so.
         super().__init__(autocast=False, **kwargs)
         # Keras ignores what is said already, as of a loaded model, though of its layers it is not.
         vqvae.trainable = True
         vqvae.trainable = False
         self.vqvae = vqvae
-        self.num_actions = num_actions
+        self.num_actions = int(num_actions)
         self.actions = actions
         self.context_frames = positive_integer("context_frames", context_frames)
         if context_frames % self.frames_per_code:
@@ -117,7 +140,14 @@ class VideoPredictor(Model):
             "reach": reach,
             "num_layers": num_layers,
             "kernel_size": kernel_size,
+            "context_dropout": context_dropout,
+            "seed": seed,
         }
+        if not 0 <= context_dropout < 1:
+            raise ValueError(f"context_dropout must be in [0, 1), got {context_dropout!r}")
+        self.context_dropout = context_dropout
+        self._seeds = keras.random.SeedGenerator(seed) if context_dropout else None
+        self.guidance = guidance
         dtype = self.dtype_policy
         self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype)
         self.frame_model = PixelCNN(
@@ -151,6 +181,22 @@ class VideoPredictor(Model):
         return self.vqvae.grid_shape[-2:]
 
     @property
+    def guidance(self) -> float:
+        """How much more the context counts in predictions; see the class."""
+        return self._guidance
+
+    @guidance.setter
+    def guidance(self, guidance: float) -> None:
+        number = float(guidance)
+        if not 0 <= number < math.inf:
+            raise ValueError(f"guidance must be at least 0, got {guidance!r}")
+        if number and not self.context_dropout:
+            raise ValueError(
+                f"guidance={guidance} needs a model that was trained with context_dropout"
+            )
+        self._guidance = number
+
+    @property
     def frames_per_code(self) -> int:
         """Frames a step: 1, or those of a code of a `VideoVQVAE`."""
         return getattr(self.vqvae, "frames_per_code", 1)
@@ -181,15 +227,21 @@ class VideoPredictor(Model):
         windows = ops.stack([vectors[:, i : i + steps] for i in range(past)], 2)
         action = None
         if actions is not None:
-            if self.actions != "continuous":
+            if self.actions == "continuous":
+                actions = backend.checked_finite("actions", actions)
+            else:
                 most = self.num_actions if self.actions == "discrete" else 2
                 actions = backend.checked_range("actions", actions, most)
             actions = functional.never_empty(self._features(actions))
             first = self.context_frames - 1
             action = _fold(self._by_step(actions[:, first : first + steps * each]))
-        maps, moved = self._past(_fold(windows), action)
+        maps, nearness = self._context(_fold(windows), action)
+        if training and self._seeds is not None:
+            shape = (ops.shape(maps)[0], 1, 1, 1)
+            kept = keras.random.uniform(shape, seed=self._seeds) >= self.context_dropout
+            maps, nearness = (x * ops.cast(kept, x.dtype) for x in (maps, nearness))
         following = codes[:, past:]
-        logits = self.frame_model.logits(_fold(following), maps) + self._nearness(maps, moved)
+        logits = self.frame_model.logits(_fold(following), maps) + nearness
         shape = (-1, steps, *self.grid_shape, self.num_codes)
         return {"outputs": ops.reshape(logits, shape)[:batch], "codes": following[:batch]}
 
@@ -262,6 +314,20 @@ class VideoPredictor(Model):
         vectors = ops.cast(vectors, "float32")
         mean = ops.mean(vectors, 0)
         return vectors - mean, mean
+
+    def _context(self, vectors: Tensor, action: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is known of a frame before it is drawn; all zeros would be nothing.
+
+        Args:
+            vectors: of the codes of the frames before, `(batch, steps, *grid_shape, code_dim)`.
+            action: `(batch, any)`.
+
+        Returns:
+            maps `(batch, *grid_shape, hidden)`, and logits `(batch, *grid_shape, num_codes)` to be
+            added.
+        """
+        maps, moved = self._past(vectors, action)
+        return maps, self._nearness(maps, moved)
 
     def _nearness(self, maps: Tensor, moved: Tensor) -> Tensor:
         """Logits `(batch, *grid_shape, num_codes)`: how near codes are to what is expected."""
@@ -400,23 +466,20 @@ class VideoPredictor(Model):
 
     # Prediction.
 
-    def frame_sampler(self) -> "_FrameSampler":
-        """What `sampling.sample_frames` draws each frame with."""
-        return _FrameSampler(self.frame_model.sampler())
+    def frame_context(self, past: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """What is known of a step before it is drawn.
 
-    def begin_frame(self, past: Tensor, action: Tensor) -> Any:
-        """The cache for a step, given the codes of those before and the action.
+        Args:
+            past: int32 `(batch, context_frames / frames_per_code, *grid_shape)`.
+            action: `(batch, num_actions * frames_per_code)` floats, of which there may be none.
 
-        The codes are `(batch, context_frames / frames_per_code, *grid_shape)`, the action `(batch,
-        num_actions * frames_per_code)` floats, of which there may be none.
+        Returns:
+            maps `(batch, *grid_shape, hidden)`, and logits `(positions, batch, num_codes)`.
         """
-        maps, moved = self._past(self._vectors(past), action if self.num_actions else None)
-        nearness = self._nearness(maps, moved)
+        maps, nearness = self._context(self._vectors(past), action if self.num_actions else None)
         positions = math.prod(self.grid_shape)
-        by_position = ops.transpose(
-            ops.reshape(nearness, (-1, positions, self.num_codes)), (1, 0, 2)
-        )
-        return self.frame_model.initial_cache(ops.shape(past)[0], maps), by_position
+        by_position = ops.reshape(nearness, (-1, positions, self.num_codes))
+        return maps, ops.transpose(by_position, (1, 0, 2))
 
     def predict_frames(
         self,
@@ -509,7 +572,8 @@ class VideoPredictor(Model):
             for start in range(0, steps, a_call):
                 part = vectors[some, start : start + a_call]
                 frames = np.arange(start, start + part.shape[1], dtype="int32")
-                past, codes = run(past, part, frames, some.astype("int32"), np.int32(seed), options)
+                given = some.astype("int32"), np.int32(seed), options
+                past, codes = run(past, part, frames, *given)
                 keep = min(batch_size, n - first)
                 drawn[first : first + keep, start : start + a_call] = ops.convert_to_numpy(codes)[
                     :keep
@@ -554,20 +618,28 @@ class VideoPredictor(Model):
             ValueError: the state or the action does not fit, or an argument is out of its range.
         """
         options = checked_options(self.num_codes, temperature, top_k, top_p)
-        codes, each = np.asarray(state["codes"]), self.frames_per_code
+        if not isinstance(state, dict) or not {"codes", "number"} <= set(state):
+            raise ValueError(f"state must be what start or step gave, got {state!r:.200}")
+        number, each = state["number"], self.frames_per_code
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+            raise ValueError(f"state: number must be an integer of at least 0, got {number!r}")
+        codes = np.asarray(state["codes"])
         self._check_windows("codes", codes)
+        codes = codes.astype("int32")
         self._check_context(codes.shape[1] * each)
         self.frame_model.check_weights()
         n = len(codes)
         actions = None if action is None else np.asarray(action)
         if actions is not None and each == 1:
-            if not actions.shape:
-                raise ValueError(f"action must be of {n} examples, np.array([...]), got {action!r}")
+            if actions.shape[:1] != (n,):
+                raise ValueError(
+                    f"action must be of {n} examples, np.array([...]), got {action!r:.200}"
+                )
             actions = actions[:, None]
         vectors = self._future(actions, n, None if self.num_actions else each)
         if vectors.shape[1] != 1:
             raise ValueError(f"action must be of {each} frames, got {vectors.shape[1] * each}")
-        numbers = np.array([state["number"]], "int32"), np.arange(n, dtype="int32")
+        numbers = np.array([number], "int32"), np.arange(n, dtype="int32")
         given = (
             codes[:, -self._past_steps :],
             vectors,
@@ -578,7 +650,7 @@ class VideoPredictor(Model):
         drawn = ops.convert_to_numpy(self._run()(*given)[1])
         frames = self.decode_after(codes, drawn)
         kept = np.concatenate([codes, drawn], 1)[:, -self.codes_kept :]
-        following = {"codes": kept, "number": state["number"] + 1}
+        following = {"codes": kept, "number": int(number) + 1}
         return frames[:, 0] if each == 1 else frames, following
 
     def _codes_of(self, context: Any) -> np.ndarray:
@@ -601,7 +673,8 @@ class VideoPredictor(Model):
         return self.context_frames // self.frames_per_code
 
     def _run(self) -> Any:
-        return self._compiled("imagine", self._imagine, bool(self.compiled and self.jit_compile))
+        xla = bool(self.compiled and self.jit_compile)
+        return self._compiled(f"imagine {self.guidance}", self._imagine, xla)
 
     def _imagine(
         self,
@@ -613,7 +686,8 @@ class VideoPredictor(Model):
         options: sampling.Options,
     ) -> tuple[Tensor, Tensor]:
         given = sampling.given_frames(self.grid_shape, frames, examples, seed)
-        return sampling.sample_frames(self, past, actions, given, options)
+        frames = _Guided(self) if self.guidance else _Frames(self)
+        return sampling.sample_frames(frames, past, actions, given, options)
 
     def _check_context(self, time: int) -> None:
         if time < self.context_frames:
@@ -657,6 +731,7 @@ class VideoPredictor(Model):
             "actions": self.actions,
             "context_frames": self.context_frames,
             **self._arguments,
+            "guidance": self.guidance,
         }
 
     @classmethod
@@ -667,12 +742,21 @@ class VideoPredictor(Model):
         return cls(**config)
 
 
-class _FrameSampler:
-    """The sampler of a frame, whose cache holds logits to be added, by position, besides."""
+class _Frames:
+    """What `sampling.sample_frames` draws frames of a predictor with; made outside of loops.
 
-    def __init__(self, sampler: Any) -> None:
-        self._sampler = sampler
-        self.draw = sampler.draw
+    It samples as the predictor's `frame_model` does; its cache holds logits to be added, by
+    position, besides.
+    """
+
+    def __init__(self, predictor: VideoPredictor) -> None:
+        self._predictor = predictor
+        self._sampler = predictor.frame_model.sampler()
+        self.draw = self._sampler.draw
+
+    def begin_frame(self, past: Tensor, action: Tensor) -> tuple:
+        maps, added = self._predictor.frame_context(past, action)
+        return self._predictor.frame_model.initial_cache(ops.shape(past)[0], maps), added
 
     def begin_row(self, cache: tuple, previous_row: Tensor, row: Tensor) -> tuple:
         inner, added = cache
@@ -682,6 +766,42 @@ class _FrameSampler:
         inner, added = cache
         logits, inner = self._sampler.step(inner, previous, position)
         return logits + ops.take(added, position, axis=0), (inner, added)
+
+
+class _Guided(_Frames):
+    """The same with guidance: each batch goes twice, the second time without the context."""
+
+    def begin_frame(self, past: Tensor, action: Tensor) -> tuple:
+        maps, added = self._predictor.frame_context(past, action)
+        maps = ops.concatenate([maps, ops.zeros_like(maps)])
+        return self._predictor.frame_model.initial_cache(2 * ops.shape(past)[0], maps), added
+
+    def begin_row(self, cache: tuple, previous_row: Tensor, row: Tensor) -> tuple:
+        return super().begin_row(cache, ops.concatenate([previous_row, previous_row]), row)
+
+    def step(self, cache: tuple, previous: Tensor, position: Tensor) -> tuple[Tensor, tuple]:
+        inner, added = cache
+        twice = ops.concatenate([previous, previous])
+        logits, inner = self._sampler.step(inner, twice, position)
+        count = ops.shape(previous)[0]
+        known = logits[:count] + ops.take(added, position, axis=0)
+        return guided(known, logits[count:], self._predictor.guidance), (inner, added)
+
+
+def guided(logits: Tensor, without: Tensor, guidance: float) -> Tensor:
+    """Logits `(..., num_codes)` that speak louder for what the context speaks for; float32.
+
+    Codes that are very unlikely with the context stay so (Li et al. 2023, "Contrastive Decoding",
+    eq. 2).
+
+    Args:
+        logits: given the context.
+        without: not given it.
+        guidance: how much.
+    """
+    known, unknown = (ops.cast(x, "float32") for x in (logits, without))
+    plausible = known >= ops.max(known, -1, keepdims=True) - _PLAUSIBLE
+    return ops.where(plausible, known + guidance * (known - unknown), -1e9)
 
 
 def _reshape(x: Any, shape: tuple) -> Any:

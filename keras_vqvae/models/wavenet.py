@@ -126,7 +126,7 @@ class WaveNet(Autoregressive):
     `condition` (classes, int32 `(batch,)`) and `length` (int32 `(batch,)`, positions that are no
     padding), and gives `(batch, length, num_outputs)`. The `loss` is in bits a position, the mean
     over all positions of a batch that are neither padding nor left out, so that a longer example
-    counts for more; 0 where there is none. `log_prob` sums over all that are no padding.
+    counts for more; NaN where there is none. `log_prob` sums over all that are no padding.
     """
 
     _data_names = ("codes", "condition", "length")
@@ -146,7 +146,7 @@ class WaveNet(Autoregressive):
         **kwargs: Any,
     ) -> None:
         super().__init__((None,), num_codes, num_classes, **kwargs)
-        self.likelihood = likelihood or Categorical(num_codes)
+        self.likelihood = checked_discrete(likelihood) or Categorical(num_codes)
         if self.likelihood.levels != num_codes:
             raise ValueError(
                 f"num_codes={num_codes} contradicts the likelihood's "
@@ -204,6 +204,8 @@ class WaveNet(Autoregressive):
         codes = ops.cast(x["codes"] if isinstance(x, dict) else x, "int32")
         unit = functional.levels_to_unit(codes, self.num_codes)
         length = x.get("length") if isinstance(x, dict) else None
+        if length is not None:
+            length = backend.checked_length(length, 1, ops.shape(codes)[1])
         return self.likelihood.log_prob(outputs, unit), valid(codes, length)
 
     def per_example_loss(self, x: Any, outputs: Tensor) -> Tensor:
@@ -282,8 +284,8 @@ class WaveNetDecoder(keras.layers.Layer):
         kernel_size: width of the dilated convolutions.
         dilations: of the blocks, in order.
         likelihood: of a sample: `Categorical(256)` if None, or a `LogisticMixture`.
-        mu_law: whether levels are those of companded sound; right for 256 levels. With
-            `LogisticMixture(10, 65536)` leave it False.
+        mu_law: whether levels are those of companded sound. None for what is right for so many:
+            True up to 256, as of a softmax, False for more, as of `LogisticMixture(10, 65536)`.
 
     `call(latents, waveform, condition=None)` takes `(batch, n, any)`, float32 `(batch, n *
     upsampling)` in [-1, 1], of which a sample's distribution depends on those before it, and
@@ -299,13 +301,13 @@ class WaveNetDecoder(keras.layers.Layer):
         kernel_size: int = 2,
         dilations: tuple = DILATIONS,
         likelihood: Discrete | None = None,
-        mu_law: bool = True,
+        mu_law: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.upsampling = positive_integer("upsampling", upsampling)
-        self.likelihood = likelihood or Categorical()
-        self.mu_law = mu_law
+        self.likelihood = checked_discrete(likelihood) or Categorical()
+        self.mu_law = self.likelihood.levels <= 256 if mu_law is None else bool(mu_law)
         self._inputs, self._stack = network(
             self.likelihood, channels, skip_channels, kernel_size, dilations, self.dtype_policy
         )
@@ -433,6 +435,16 @@ class WaveNetDecoder(keras.layers.Layer):
         return cls(**with_likelihood(config, custom_objects))
 
 
+def checked_discrete(likelihood: Any) -> Discrete | None:
+    """`likelihood`; raises `ValueError` where it is none of levels, of which one can be drawn."""
+    if likelihood is not None and not isinstance(likelihood, Discrete):
+        raise ValueError(
+            "likelihood must be of levels, Categorical(...) or LogisticMixture(...), got "
+            f"{likelihood!r}"
+        )
+    return likelihood
+
+
 def with_likelihood(config: dict, custom_objects: dict | None = None) -> dict:
     """A configuration in which the likelihood is an object again."""
     likelihood = config.get("likelihood")
@@ -460,8 +472,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return ops.sum(x * mask, -1) / ops.maximum(ops.sum(mask, -1), 1.0)
 
 
-def check_length(length: Any, shape: tuple) -> None:
-    """Raises `ValueError` where `length` is no `(batch,)` of integers from 1 to the steps.
+def check_length(length: Any, shape: tuple, least: int = 1) -> None:
+    """Raises `ValueError` where `length` is no `(batch,)` of integers from `least` to the steps.
 
     `shape` is that of the data, `(batch, steps, ...)`.
     """
@@ -478,8 +490,10 @@ def check_length(length: Any, shape: tuple) -> None:
     values = backend.concrete(length)
     if values is not None and values.size and steps is not None:
         low, high = int(values.min()), int(values.max())
-        if low < 1 or high > steps:
-            raise ValueError(f"length must be in [1, {steps}], got values from {low} to {high}")
+        if low < least or high > steps:
+            raise ValueError(
+                f"length must be in [{least}, {steps}], got values from {low} to {high}"
+            )
 
 
 def checked_burn_in(burn_in: Any) -> int | None:

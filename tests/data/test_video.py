@@ -116,6 +116,8 @@ def test_episodes_of_a_recording() -> None:
     assert [len(e) for e in episodes] == [3, 2, 2]
     assert episodes[2].name.startswith("b")
     np.testing.assert_array_equal(np.concatenate([e.frames for e in episodes]), frames)
+    of_it, of_them = (rows(video.windows(x, 2)) for x in (recording, episodes))
+    np.testing.assert_array_equal(of_it["frames"], of_them["frames"])
 
 
 def test_codes_are_kept_and_made_anew_for_other_weights_and_frames(
@@ -150,6 +152,11 @@ def test_codes_are_kept_and_made_anew_for_other_weights_and_frames(
     file.write_bytes(file.read_bytes()[:100])
     with pytest.warns(UserWarning, match="made again"):
         video.encode(vqvae, episodes, file)
+    np.savez(file, frames=episodes[0].frames)  # somebody's
+    kept = file.read_bytes()
+    with pytest.raises(ValueError, match=r"holds \['frames'\], and no codes of `encode`"):
+        video.encode(vqvae, episodes, file)
+    assert file.read_bytes() == kept
 
 
 @pytest.mark.parametrize("actions", ["none", "discrete", "continuous"])
@@ -203,6 +210,18 @@ def test_vectors_that_happen_to_be_whole_are_floats_among_floats(tmp_path: Path)
         actions = np.ones((5, 2), dtype)
         np.savez(tmp_path / f"{name}.npz", frames=episode(1, 5).frames, actions=actions)
     assert {e.actions.dtype for e in video.read_folder(tmp_path)} == {np.dtype("float32")}
+
+
+def test_tables_of_one_number_that_is_whole_in_one_of_them(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("speed\n1\n2\n\n")  # an empty line at the end counts for nothing
+    whole = video._read_actions(table)
+    table.write_text("speed\n1.5\n2\n")
+    part = video._read_actions(table)
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    both = video._of_one_kind([Episode(frames, whole), Episode(frames, part)])
+    assert [e.actions.tolist() for e in both] == [[[1], [2]], [[1.5], [2]]]
+    assert {e.actions.dtype for e in both} == {np.dtype("float32")}
 
 
 def test_folder_of_arrays(tmp_path: Path) -> None:
@@ -269,6 +288,10 @@ BAD: dict[str, tuple] = {
     "number": ({"actions": np.zeros(2, int)}, "one for each of the 3 frames"),
     "text": ({"actions": np.array(["a", "b", "c"])}, "must be integers"),
     "float numbers": ({"actions": np.zeros(3)}, "must be integers"),
+    "grey": ({"frames": np.zeros((3, 4, 4), np.uint8)}, "frames have no channels"),
+    "nothing": ({"frames": np.zeros((0, 4, 4, 3), np.uint8)}, "there is no frame"),
+    "a list": ({"frames": [[1]]}, "frames must be an array, got a list"),
+    "a list of actions": ({"actions": [1, 2, 3]}, "actions must be an array, got a list"),
     "NaN": ({"actions": np.full((3, 1), np.nan)}, "must be finite"),
 }
 
@@ -290,8 +313,15 @@ def test_bad_arguments_and_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             video.windows(**{"episodes": [episode(0, 5)], "length": 3, **arguments})
+    with pytest.raises(ValueError, match="codes must not be negative, got -1"):
+        video.windows([Episode(np.full((5, 2, 2), -1))], 3)
     with pytest.raises(ValueError, match="has no episodes"):
         video.read_folder(tmp_path)
+    for size in (64, (64,), (0, 5)):
+        with pytest.raises(ValueError, match=r"`image_size` must be \(height, width\)"):
+            video.read_folder(tmp_path, size)
+    with pytest.raises(ValueError, match="is no folder"):
+        video.read_folder(tmp_path / "nowhere")
     np.savez(tmp_path / "a.npz", pictures=np.zeros(3))
     with pytest.raises(ValueError, match=r"a\.npz has no array `frames`"):
         video.read_folder(tmp_path)

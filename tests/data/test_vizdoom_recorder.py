@@ -233,6 +233,44 @@ def test_a_corrupt_file_is_recorded_again(small, small_file, started, tmp_path, 
     assert started == []
 
 
+def test_somebody_elses_file_is_left_alone(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, frames=np.zeros(3))
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match=r"holds \['frames'\], and no recording"):
+        record(**SMALL, path=path)
+    assert path.read_bytes() == kept
+
+
+def test_another_process_that_recorded_the_same_was_quicker(
+    small, small_file, monkeypatch, tmp_path
+):
+    path = tmp_path / "shared.npz"
+
+    def quicker(jobs, progress):
+        path.write_bytes(small_file.read_bytes())  # and has removed its parts
+
+    monkeypatch.setattr(recorder, "_run", quicker)
+    assert_same(record(**SMALL, path=path), small)
+
+
+def test_the_walker_turns_away_from_walls():
+    walker = recorder._Walker(np.random.default_rng(0), 4)
+    position, still, forward = np.zeros(2), 0, 0
+    for step in range(2000):
+        action = walker.next_action(position)
+        if ACTIONS[action] == "forward":
+            forward += 1
+            ahead = position + np.array([20.0, 0])
+            stuck = step % 40 >= 20  # a wall comes and goes
+            still = still + 1 if stuck else 0
+            assert still <= 2  # it has noticed
+            position = position if stuck else ahead
+        else:
+            still = 0
+    assert 0.3 < forward / 2000 < 0.8
+
+
 @pytest.mark.parametrize(
     "change", [{"seed": 4}, {"frame_skip": 2}, {"image_size": 16}, {"maps": MAPS[::-1]}]
 )

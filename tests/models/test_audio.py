@@ -16,7 +16,7 @@ from keras_vqvae import (
     WaveNetDecoder,
     functional,
 )
-from keras_vqvae.likelihoods import LogisticMixture
+from keras_vqvae.likelihoods import Gaussian, LogisticMixture
 from keras_vqvae.models import audio
 from tests.checks import assert_same, check_model, copy_by_config, floats, to_numpy
 
@@ -166,7 +166,7 @@ def test_padding_does_not_count(decoder: str) -> None:
 
 
 # Before the padding of these begins they are followed by as much silence as networks see.
-CLIPS = {"length": np.array([64, 40, 61, 5], "int32"), "speaker": np.array([0, 2, 1, 1], "int32")}
+CLIPS = {"length": np.array([64, 40, 61, 13], "int32"), "speaker": np.array([0, 2, 1, 1], "int32")}
 
 
 def padded(width: int, filler: float) -> dict:
@@ -213,7 +213,7 @@ def test_clips_no_longer_than_the_receptive_field_do_not_count() -> None:
     long = np.full(4, 96, "int32")
     base = model.evaluate({**x, "length": long}, return_dict=True, verbose=0)
     both = {name: np.concatenate([value, value]) for name, value in x.items()}
-    both["length"] = np.concatenate([long, np.array([1, 8, 3, 8], "int32")])
+    both["length"] = np.concatenate([long, np.full(4, 8, "int32")])
     # In one batch, and in one of their own.
     for batch_size in (8, 4):
         found = model.evaluate(both, batch_size=batch_size, return_dict=True, verbose=0)
@@ -223,7 +223,7 @@ def test_clips_no_longer_than_the_receptive_field_do_not_count() -> None:
     assert np.isfinite(per_clip[:4]).all() and np.isnan(per_clip[4:]).all()
     # What does not count moves nothing.
     before = to_numpy(model.trainable_weights)
-    short = {**x, "length": np.array([1, 8, 3, 96], "int32")}
+    short = {**x, "length": np.array([8, 8, 8, 96], "int32")}
     logs = model.fit(short, batch_size=3, steps_per_epoch=1, shuffle=False, verbose=0).history
     assert np.isnan(logs["loss"]).all()  # of nothing: not 0, which would look like a perfect model
     assert_same(model.trainable_weights, before)
@@ -492,7 +492,36 @@ BAD = {
         r"speaker must be in \[0, 3\), got 9",
     ),
     "list": (lambda: make().encode([[0.0] * 64]), "got a list: np.asarray"),
-    "list of arrays": (lambda: make().encode([sound()]), "got a list"),
+    "list of arrays": (lambda: make().encode([sound()]), "got a list: data.audio.from_arrays"),
+    "clips to fit": (lambda: make().fit([sound()]), "got a list: data.audio.from_arrays"),
+    "a file": (lambda: make().encode("hello.wav"), "got a str: data.audio.read"),
+    "a number": (lambda: make().encode(3), "got a int"),
+    "a decoder's class": (
+        lambda: AudioVQVAE(8000, decoder=WaveNetDecoder),
+        '"parallel" or a layer, got',
+    ),
+    "an encoder by name": (lambda: make(encoder="conv"), "encoder must be a layer or None, got"),
+    "a quantizer by name": (lambda: make(quantizer="vq"), "quantizer must be a layer or None, got"),
+    "a decoder that knows no speakers": (
+        lambda: AudioVQVAE(
+            8000,
+            16,
+            4,
+            downsampling=8,
+            num_speakers=2,
+            decoder=keras.Sequential([keras.layers.Dense(1), keras.layers.UpSampling1D(8)]),
+        ),
+        "the decoder must take two tensors, .* where there are speakers",
+    ),
+    "dilations": (lambda: wavenet(dilations=5), "dilations must be some positive integers, got 5"),
+    "a likelihood of no levels": (
+        lambda: wavenet(likelihood=Gaussian()),
+        "likelihood must be of levels, Categorical",
+    ),
+    "short by its length": (
+        lambda: make().encode({"waveform": sound(2), "length": np.array([128, 3], "int32")}),
+        r"length must be in \[8, 128\], got values from 3 to 128",
+    ),
     "nan in a dict": (lambda: make().encode({"waveform": NAN}), "waveform must be finite"),
     "short in a dict": (lambda: make().encode({"waveform": sound(1, 7)}), "shorter than one code"),
     "temperature": (lambda: make().decode(CODES, temperature=0.0), "temperature must be positive"),
@@ -568,6 +597,66 @@ def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float) -> No
     with pytest.raises(tf.errors.InvalidArgumentError, match="waveform must be finite and in"):
         model.fit(tf.data.Dataset.from_tensors(waveform), verbose=0)
     assert_same(before, model.get_weights())
+    for act in (model.encode, model.adapt):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="waveform must be finite and in"):
+            act(tf.data.Dataset.from_tensors(waveform))
+
+
+@pytest.mark.tensorflow
+def test_short_clips_in_a_dataset_of_any_width_are_named() -> None:
+    import tensorflow as tf
+
+    model = make("parallel")
+    model.compile("adam", jit_compile=False)
+
+    def of(**arrays: np.ndarray) -> tf.data.Dataset:
+        spec = {k: tf.TensorSpec((None,) * x.ndim, x.dtype) for k, x in arrays.items()}
+        return tf.data.Dataset.from_generator(lambda: iter([arrays]), output_signature=spec)
+
+    short = of(waveform=sound(2, 3))
+    padded = of(waveform=sound(2), length=np.array([64, 3], "int32"))
+    beyond = of(waveform=sound(2), length=np.array([64, 999], "int32"))
+    for dataset, message in [
+        (short, "waveform must be of at least 8 samples, one code, got"),
+        (padded, "length must be at least 8, one code"),
+        (beyond, "length must be at least 8, one code, and at most that of the batch"),
+    ]:
+        for act in (lambda x: model.fit(x, verbose=0), model.encode, model.adapt):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                act(dataset)
+
+
+def test_speakers_by_name(tmp_path: Path) -> None:
+    names = ["ann", "bob", "cy"]
+    model = make("parallel", speaker_names=names)
+    model(data())
+    assert model.num_speakers == 3
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert list(again.speaker_names) == names
+    numbers, by_name = (again.convert(sound(2), who) for who in (np.array([2, 0]), ["cy", "ann"]))
+    assert_same(numbers, by_name)
+    stream = again.streaming(2, "bob")
+    made = [stream.decode(stream.encode(sound(2))), stream.decode(stream.encode_end())]
+    assert_same(np.concatenate([*made, stream.decode_end()], 1), again.convert(sound(2), 1))
+    with pytest.raises(ValueError, match=r"speaker must be of \['ann', 'bob', 'cy'\], got \['di'"):
+        model.convert(sound(2), "di")
+    with pytest.raises(ValueError, match="num_speakers=2, but there are 3 speaker_names"):
+        make(speaker_names=names, num_speakers=2)
+    with pytest.raises(ValueError, match="speaker_names must be different names"):
+        make(speaker_names=["ann", "ann"])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("speakers", [None, 3])
+def test_keras_own_export(speakers: int | None, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model = make("parallel", num_speakers=speakers)
+    x = data() if speakers else sound()
+    model.export(tmp_path / "m", verbose=False)
+    served = tf.saved_model.load(tmp_path / "m")
+    np.testing.assert_allclose(served.serve(x)["outputs"], model(x)["outputs"], atol=1e-5)
 
 
 @pytest.mark.parametrize("decoder", ["wavenet", "parallel"])

@@ -1,6 +1,7 @@
 """VideoPredictor: what sees what, cached equals naive rollout, learning, actions, bad input."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from keras import ops
 
 from keras_vqvae import ImageVQVAE, VideoPredictor, sampling
+from keras_vqvae.models.video import guided
 from tests.checks import (
     assert_same,
     check_model,
@@ -204,15 +206,25 @@ def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, se
             late = np.zeros((n, 1, *given.shape[2:]), given.dtype)
             x = {"codes": known, "actions": np.concatenate([early, given, late], 1)}
         logits = to_numpy(model(x)["outputs"])[:, step].reshape(n, -1, 7)[:, place]
+        if model.guidance:
+            frame = known[:, CONTEXT + step]
+            maps = np.zeros((n, *GRID, 8), "float32")
+            without = to_numpy(model.frame_model.logits(frame, maps)).reshape(n, -1, 7)[:, place]
+            plausible = logits >= logits.max(-1, keepdims=True) - 6
+            logits = logits + model.guidance * (logits - without)
+            logits = np.where(plausible, logits, -np.inf).astype("float32")
         drawn = to_numpy(sampling.draw(logits, u[step, :, place], options))
         known[:, CONTEXT + step].reshape(n, -1)[:, place] = drawn
     return known[:, CONTEXT:]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_cached_rollout_is_the_naive_one(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "guidance"), [*((kind, 0.0) for kind in KINDS), ("discrete", 0.7)]
+)
+def test_the_cached_rollout_is_the_naive_one(kind: str, guidance: float) -> None:
     """Number by number, beyond the length of the context."""
     model, context, steps = make(kind, sharp=0.4), codes(3, CONTEXT), 4
+    model.guidance = guidance
     given = actions(kind, 3, steps, seed=1)
     options: dict = {"temperature": 0.8, "top_k": 5, "top_p": 0.95, "seed": 3}
     length = {"steps": steps} if given is None else {}
@@ -258,6 +270,47 @@ def moving(n: int, time: int, seed: int) -> dict[str, np.ndarray]:
     return {"codes": x, "actions": given}
 
 
+def test_dropout_hides_the_context_in_training_only() -> None:
+    model, x = make(context_dropout=0.5, seed=1), data("discrete", codes(64))
+    alone = to_numpy(model.frame_model.logits(x["codes"][:, -1], np.zeros((64, *GRID, 8))))
+    whole, dropped = (to_numpy(model(x, training=t)["outputs"])[:, -1] for t in (False, True))
+    hidden = np.isclose(dropped, alone, atol=1e-5).all((1, 2, 3))
+    kept = np.isclose(dropped, whole, atol=1e-5).all((1, 2, 3))
+    assert np.all(hidden != kept)
+    assert 0.3 < hidden.mean() < 0.7
+    never = make(context_dropout=0.0)
+    assert_same(never(x, training=True), never(x))
+
+
+def test_guidance_speaks_for_what_the_context_speaks_for() -> None:
+    """With logits of which all is known; and it is kept in the file."""
+    known, without = np.log([0.6, 0.3, 0.1, 1e-4]), np.log([0.6, 0.1, 0.3, 1e-6])
+    made = to_numpy(guided(known, without, 1.0))
+    wanted = np.log([0.6, 0.9, 0.1 / 3])  # p²/q; the last one stays out
+    np.testing.assert_allclose(made[:3], wanted, atol=1e-5)
+    assert made[3] < -1e6
+    model = make(guidance=0.25)
+    again = VideoPredictor.from_config(model.get_config())
+    assert again.guidance == 0.25
+    model.guidance = 0
+    assert model.get_config()["guidance"] == 0.0
+    with pytest.raises(ValueError, match="guidance must be at least 0, got -1"):
+        model.guidance = -1
+    with pytest.raises(ValueError, match="needs a model that was trained with context_dropout"):
+        make(context_dropout=0.0, guidance=0.3)
+    with pytest.raises(ValueError, match=r"context_dropout must be in \[0, 1\), got 1.0"):
+        make(context_dropout=1.0)
+
+
+def test_guided_predictions_are_other_ones_and_follow_the_attribute() -> None:
+    model, context, given = make(sharp=0.4), codes(3, CONTEXT), actions("discrete", 3, 4)
+    plain = model.imagine(context, given, seed=0)
+    model.guidance = 1.0
+    assert np.any(model.imagine(context, given, seed=0) != plain)
+    model.guidance = 0.0
+    np.testing.assert_array_equal(model.imagine(context, given, seed=0), plain)
+
+
 def test_it_learns_to_obey() -> None:
     keras.utils.set_random_seed(0)
     model = make(hidden=16)
@@ -301,6 +354,38 @@ def test_bad_actions_in_a_dataset_are_named(kind: str) -> None:
         tf.errors.InvalidArgumentError, match=r"actions must be in \[0, [32]\), got"
     ):
         model.fit(tf.data.Dataset.from_tensor_slices(x).batch(2), verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_nan_in_a_dataset_is_named_before_it_does_harm() -> None:
+    import tensorflow as tf
+
+    x = data("continuous", codes())
+    x["actions"] = x["actions"].copy()
+    x["actions"][2, 3, 1] = np.nan
+    model = make("continuous")
+    model.compile("sgd", jit_compile=False)
+    before = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="actions must be finite, got NaN"):
+        model.fit(tf.data.Dataset.from_tensors(x), verbose=0)
+    assert_same(model.get_weights(), before)
+
+
+def test_a_state_that_went_through_json() -> None:
+    model, context = make(sharp=0.4), frames(2, CONTEXT)
+    begin, action = model.start(context), np.array([1, 2])
+    sent = json.loads(json.dumps({k: np.asarray(v).tolist() for k, v in begin.items()}))
+    assert_same(model.step(sent, action, seed=0)[0], model.step(begin, action, seed=0)[0])
+    for state, act, message in (
+        (None, action, "state must be what start or step gave, got None"),
+        ({"codes": begin["codes"]}, action, "state must be what start or step gave"),
+        ({**begin, "number": -1}, action, "number must be an integer of at least 0, got -1"),
+        ({**begin, "number": 0.5}, action, "number must be an integer of at least 0, got 0.5"),
+        (begin, np.array([1]), "action must be of 2 examples"),
+        (begin, 1, "action must be of 2 examples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.step(state, act)
 
 
 BAD_DATA: dict[str, tuple] = {
@@ -379,7 +464,7 @@ def test_bad_predictions_are_refused_by_name() -> None:
     state = model.start(x)
     for changed, action, message in (
         ({}, np.int32(2), "action must be of 3 examples, np.array([...]), got"),
-        ({}, given[:2, 0], "of 3 examples, got shape (2, 1)"),
+        ({}, given[:2, 0], "action must be of 3 examples, np.array([...]), got"),
         ({"codes": state["codes"] + 7}, given[:, 0], "codes must be in [0, 7)"),
         ({"codes": state["codes"][:, :1]}, given[:, 0], "at least context_frames=2 frames, got 1"),
         ({"codes": state["codes"][..., :2]}, given[:, 0], "codes must have shape"),

@@ -193,6 +193,25 @@ def test_saving_keeps_what_it_is() -> None:
     assert copy.receptive_field_ms == model.receptive_field_ms
 
 
+@pytest.mark.tensorflow
+def test_what_is_out_of_range_in_a_dataset_is_named() -> None:
+    import tensorflow as tf
+
+    model = make(num_classes=3)
+    model.compile("adam", jit_compile=False)
+    good = {"codes": codes(), "condition": np.zeros(5, "int32"), "length": np.full(5, 12, "int32")}
+    model.fit(tf.data.Dataset.from_tensors(good), verbose=0)
+    before = model.get_weights()
+    for bad, message in [
+        ({"condition": np.full(5, 9, "int32")}, r"condition must be in \[0, 3\), got"),
+        ({"codes": codes() + 20}, r"codes must be in \[0, 7\), got"),
+        ({"length": np.full(5, 13, "int32")}, "length must be at least 1"),
+    ]:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            model.fit(tf.data.Dataset.from_tensors({**good, **bad}), verbose=0)
+    assert_same(before, model.get_weights())
+
+
 BAD = {
     "burn_in": (lambda: make(burn_in=-1), "burn_in must be an integer of at least 0"),
     "levels": (lambda: make(likelihood=LogisticMixture(2, 9)), "num_codes=7 contradicts.*9 levels"),

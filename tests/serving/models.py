@@ -56,7 +56,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "sound_wavenet": lambda: sound_with_prior("wavenet"),
     "sound_wavenet_alone": lambda: (sound("wavenet", None), None),
     "video_discrete": lambda: (test_video.make("discrete", sharp=0.4), None),
-    "video_buttons": lambda: (test_video.make("buttons", sharp=0.4), None),
+    "video_buttons": lambda: (test_video.make("buttons", sharp=0.4, guidance=0.7), None),
     "video_continuous": lambda: (test_video.make("continuous", sharp=0.4), None),
     "video_none": lambda: (test_video.make("none", sharp=0.4), None),
     "video_codes": lambda: (sharpened(test_video_vqvae.make()), None),
