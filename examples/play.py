@@ -199,13 +199,10 @@ def held(predictor: VideoPredictor, action: int) -> np.ndarray:
 
 def as_codes_keep_it(predictor: VideoPredictor, context: np.ndarray) -> np.ndarray:
     """Frames `(time, height, width, 3)`, reconstructed: as sharp as those that follow can be."""
-    of_video = isinstance(predictor.vqvae, VideoVQVAE)
-    context = predictor.what_counts(context[None])[0]
-    return (
-        predictor.vqvae.reconstruct(context[None])[0]
-        if of_video
-        else (predictor.vqvae.reconstruct(context))
-    )
+    context = predictor.what_counts(context[None])
+    if isinstance(predictor.vqvae, VideoVQVAE):
+        return predictor.vqvae.reconstruct(context)[0]
+    return predictor.vqvae.reconstruct(context[0])
 
 
 def warm_up(predictor: VideoPredictor, contexts: np.ndarray, temperature: float) -> None:
@@ -215,8 +212,11 @@ def warm_up(predictor: VideoPredictor, contexts: np.ndarray, temperature: float)
     predictor.step(state, held(predictor, 0), seed=0, temperature=temperature)
 
 
-def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str]]:
-    """A predictor, frames to begin from and the actions' names, of a folder or of the zoo."""
+def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str], float]:
+    """A predictor, frames to begin from, the actions' names and the temperature of its figures.
+
+    Of a folder or of the zoo.
+    """
     folder = Path(run)
     if not (folder / "predictor.keras").exists():
         folder = Path(zoo.__file__).parent / run
@@ -230,27 +230,28 @@ def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str]]:
         predictor = keras.models.load_model(folder / "predictor.keras")
     with np.load(folder / "contexts.npz") as file:
         contexts = file["frames"]
-    return predictor, contexts, json.loads((folder / "actions.json").read_text())
+    measured = folder / "metrics.json"  # not there while a run goes on
+    figures = json.loads(measured.read_text()) if measured.exists() else {}
+    actions = json.loads((folder / "actions.json").read_text())
+    return predictor, contexts, actions, figures.get("temperature", 1.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="a folder of video_prediction.py, or a name in the zoo")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, help="default: what the run was measured at")
     args = parser.parse_args()
-    if not 0 < args.temperature < float("inf"):
+    if args.temperature is not None and not 0 < args.temperature < float("inf"):
         parser.error(f"--temperature must be positive and finite, got {args.temperature}")
     try:
-        predictor, contexts, actions = load(args.run)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        app = make_app(predictor, contexts, actions, args.temperature)
+        predictor, contexts, actions, measured = load(args.run)
+        temperature = args.temperature or measured
+        app = make_app(predictor, contexts, actions, temperature)
     except ValueError as error:
         parser.error(str(error))
     print("Compiling", flush=True)
-    warm_up(predictor, contexts, args.temperature)
+    warm_up(predictor, contexts, temperature)
     app.run("127.0.0.1", args.port, threaded=True)
 
 

@@ -9,7 +9,8 @@ A VQ-VAE turns frames into codes; a `VideoPredictor` predicts the codes of the n
 those of six and from the actions, without ever going back to pixels (van den Oord et al. 2017,
 sec. 4.4). The default data are walks through maps of ViZDoom, recorded here; figures are of
 episodes that were held out, and of a map that training never saw. Both presets have 8×8 codes a
-frame; `small` trains longer, on seventeen maps, and predicts with guidance.
+frame; `small` trains longer, on seventeen maps, and predicts with guidance: as it is now it has not
+been run whole yet (docs/architecture.md).
 
 Open report.html in the folder of the run. `python examples/play.py RUN` walks through the learned
 world. Exit status 1 if a figure misses its floor. Each stage leaves a file behind and is skipped

@@ -98,6 +98,8 @@ def test_a_world_of_the_zoo_or_of_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     model.save(tmp_path / "predictor.keras")
     np.savez_compressed(tmp_path / "contexts.npz", frames=contexts)
     (tmp_path / "actions.json").write_text(json.dumps(ACTIONS))
+    assert play.load(str(tmp_path))[3] == 1.0
+    (tmp_path / "metrics.json").write_text(json.dumps({"temperature": 0.7}))
     of_run = play.load(str(tmp_path))
     # The zoo has weights and a description in place of a file of Keras.
     world = tmp_path / "zoo" / "world"
@@ -105,8 +107,8 @@ def test_a_world_of_the_zoo_or_of_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     (world / "config.json").write_text(json.dumps(keras.saving.serialize_keras_object(model)))
     model.save_weights(world / "model.weights.h5")
     monkeypatch.setattr(play.zoo, "__file__", str(tmp_path / "zoo" / "run.py"))
-    for predictor, begins, names in (of_run, play.load("world")):
-        assert names == ACTIONS
+    for predictor, begins, names, temperature in (of_run, play.load("world")):
+        assert names == ACTIONS and temperature == 0.7
         np.testing.assert_array_equal(begins, contexts)
         np.testing.assert_array_equal(
             predictor.step(predictor.start(contexts), np.zeros(5, "int32"), seed=0)[0],

@@ -231,17 +231,16 @@ class Streaming:
             self._codes, chunk, self._frames_given, last, 1, self._decoder_context
         )
         codes = ops.convert_to_numpy(codes)
-        if codes.shape[1]:
-            self._data(codes)  # a speaker that is missing is named before latency has passed
+        # A speaker that is missing is named before latency has passed.
+        data = self._data(codes) if codes.shape[1] else {}
         made = np.zeros((self.batch, 0), "float32")
         if end > start:
-            whole = self._decode_whole(codes, start, end)
+            whole = self._decode_whole(data, start, end)
             made = whole[:, start * unit : end * unit]
         self._codes, self._frames_given = codes[:, keep:], end - keep
         return made
 
-    def _decode_whole(self, codes: np.ndarray, start: int, end: int) -> np.ndarray:
-        data = self._data(codes)
+    def _decode_whole(self, data: dict, start: int, end: int) -> np.ndarray:
         if not self.model.has_source:
             return self.model.decode_whole(data, self.batch)
         made, self._source = self.model.decode_chunk(data, self._source, start, end)
