@@ -52,7 +52,7 @@ def test_step_by_step(taps: int, dilations: tuple, conditions: str) -> None:
 
 
 def test_refuses() -> None:
-    with pytest.raises(ValueError, match="at least one of dilations"):
+    with pytest.raises(ValueError, match="dilations must be some positive integers"):
         WaveNetStack(5, dilations=())
-    with pytest.raises(ValueError, match="kernel_size of at least 2"):
+    with pytest.raises(ValueError, match="kernel_size must be at least 2"):
         WaveNetStack(5, kernel_size=1)
