@@ -108,9 +108,11 @@ def test_a_predictor_runs_on_a_folder_of_episodes(
 ) -> None:
     model = make(sharp=0.4)
     model.save(tmp_path / "predictor.keras")
+    (tmp_path / "actions.json").write_text('["a", "b", "c"]')
     data = tmp_path / "data"
     data.mkdir()
     pack(monkeypatch, str(tmp_path / "predictor.keras"), str(tmp_path / "world"), "--float16")
+    assert json.loads((tmp_path / "world" / "actions.json").read_text()) == ["a", "b", "c"]
     monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
     monkeypatch.setattr(sys, "argv", ["run.py", "world", str(data), str(tmp_path / "out.gif")])
     shape, first = model.image_shape, model.context_frames

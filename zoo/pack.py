@@ -1,11 +1,15 @@
 """Writes config.json and model.weights.h5 of a trained model into a folder of the zoo.
 
+What lies beside a `VideoPredictor` comes along, for examples/play.py: actions and frames to begin
+from; and figures, of any model.
+
 python zoo/pack.py runs/demo/vqvae.keras zoo/vizdoom_frames
 python zoo/pack.py runs/mine/parallel.keras zoo/mine --float16    # little more than a third
 """
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -14,6 +18,7 @@ import numpy as np
 
 import keras_vqvae  # noqa: F401  (its classes are in the file)
 
+BESIDE = ("metrics.json", "actions.json", "contexts.npz")
 SIGNIFICANT = 9  # bits; the two more that float16 has make files larger by a seventh
 SMALL = 4096  # numbers; what is compressed has a header
 
@@ -61,6 +66,9 @@ def main() -> None:
     model.save_weights(path)
     if args.float16:
         halve(path)
+    for name in BESIDE:
+        if (beside := args.model.with_name(name)).exists():
+            shutil.copyfile(beside, args.folder / name)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

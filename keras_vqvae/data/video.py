@@ -221,12 +221,19 @@ def _of(actions: np.ndarray | None) -> str:
     return "none" if actions is None else f"{actions.dtype} {actions.shape[1:]}"
 
 
-def episodes_of(recording: Recording) -> list[Episode]:
-    """The episodes of a recording of ViZDoom, views of its arrays."""
+def episodes_of(recording: Recording, *, buttons: bool = False) -> list[Episode]:
+    """The episodes of a recording of ViZDoom, views of its arrays.
+
+    Args:
+        recording: what `record` gave.
+        buttons: actions as what is held down at once, int32 0 or 1 `(n, len(button_names))`, in
+            the order of `recording.button_names`, not as numbers of combinations.
+    """
+    actions = recording.buttons if buttons else recording.actions
     return [
         Episode(
             recording.frames[start:end],
-            recording.actions[start:end],
+            actions[start:end],
             f"{recording.maps[recording.map_ids[start]]}, frame {start}",
         )
         for start, end in _pieces(recording.episode_starts)
@@ -511,7 +518,8 @@ def read_tfds(
         name: as TensorFlow Datasets has it.
         split: for example `"train[:100]"`.
         image: the picture's name in the observation.
-        action: the action's name in a step; None to leave it out.
+        action: the action's name in a step; of one that is a dict with the name inside,
+            `"action/world_vector"`; None to leave it out.
         data_dir: where the data sets are kept.
 
     Raises:
@@ -535,11 +543,27 @@ def read_tfds(
             raise ValueError(
                 f"image: observations of {name} have no {image!r}, but {sorted(observations[0])}."
             )
-        if action is not None and action not in steps[0]:
-            raise ValueError(f"action: steps of {name} have no {action!r}, but {sorted(steps[0])}.")
         frames = np.stack([o[image] if isinstance(o, dict) else o for o in observations])
-        actions = np.stack([step[action] for step in steps]) if action is not None else None
-        if actions is not None and actions.dtype.kind == "f":
-            actions = actions.astype("float32")
+        actions = None
+        if action is not None:
+            actions = np.stack([_inside(step, action, name) for step in steps])
+            if actions.dtype.kind == "f":
+                actions = actions.astype("float32").reshape(len(actions), -1)
         found.append(Episode(frames, actions, f"{name}, episode {number}"))
     return found
+
+
+def _inside(step: dict, path: str, name: str) -> np.ndarray:
+    """What a step of the data set `name` has under keys that slashes join."""
+    found: Any = step
+    for key in path.split("/"):
+        if not isinstance(found, dict) or key not in found:
+            names = sorted(found) if isinstance(found, dict) else "an array"
+            raise ValueError(f"action: steps of {name} have no {path!r}: at {key!r} is {names}.")
+        found = found[key]
+    if isinstance(found, dict):
+        raise ValueError(
+            f"action: {path!r} in steps of {name} is a dict of {sorted(found)}: name one of them, "
+            f"{path + '/' + sorted(found)[0]!r}."
+        )
+    return np.asarray(found)

@@ -107,6 +107,19 @@ class Recording:
                     f"got {array.dtype} of shape {array.shape}."
                 )
 
+    @property
+    def button_names(self) -> tuple[str, ...]:
+        """What can be held down, alone or at once with others: what the actions are made of."""
+        held = {button for action in self.action_names for button in action.split("+")}
+        return tuple(button for button in BUTTONS if button in held)
+
+    @property
+    def buttons(self) -> np.ndarray:
+        """The actions as what was held down: int32 0 or 1, `(n, len(button_names))`."""
+        names = self.button_names
+        table = [[name in action.split("+") for name in names] for action in self.action_names]
+        return np.array(table, np.int32)[self.actions]
+
     def of(self, maps: str | Sequence[str]) -> Recording:
         """The part of the recording made in `maps`, in the order in which they are named.
 

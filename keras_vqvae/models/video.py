@@ -231,6 +231,8 @@ class VideoPredictor(Model):
                 actions = backend.checked_finite("actions", actions)
             else:
                 most = self.num_actions if self.actions == "discrete" else 2
+                if keras.backend.standardize_dtype(actions.dtype) == "bool":
+                    actions = ops.cast(actions, "int32")
                 actions = backend.checked_range("actions", actions, most)
             actions = functional.never_empty(self._features(actions))
             first = self.context_frames - 1
@@ -440,12 +442,13 @@ class VideoPredictor(Model):
         if discrete:
             kind = f"integers (batch, frames) in [0, {self.num_actions})"
         else:
-            what = "floats" if continuous else "integers 0 or 1"
+            what = "floats" if continuous else "0 or 1, integers or bool,"
             kind = f"{what} (batch, frames, {self.num_actions})"
         if not hasattr(actions, "dtype"):
             raise ValueError(f"actions must be {kind}, got a {type(actions).__name__}")
         dtype = keras.backend.standardize_dtype(actions.dtype)
-        if ("float" if continuous else "int") not in dtype:
+        of_buttons = self.actions == "buttons" and dtype == "bool"
+        if not of_buttons and ("float" if continuous else "int") not in dtype:
             raise ValueError(f"actions must be {kind}, got dtype {dtype}")
         shape = (time,) if discrete else (time, self.num_actions)
         got = tuple(actions.shape)

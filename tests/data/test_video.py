@@ -120,6 +120,22 @@ def test_episodes_of_a_recording() -> None:
     np.testing.assert_array_equal(of_it["frames"], of_them["frames"])
 
 
+def test_buttons_of_a_recording() -> None:
+    recording = Recording(
+        np.zeros((4, 4, 4, 3), np.uint8),
+        np.int32([2, 0, 1, 2]),
+        np.array([1, 0, 1, 0], bool),
+        np.zeros(4, np.int32),
+        ("a",),
+        ("right", "forward", "right+forward"),
+    )
+    assert recording.button_names == ("forward", "right")
+    first, second = video.episodes_of(recording, buttons=True)
+    assert first.actions.dtype == np.int32
+    np.testing.assert_array_equal(first.actions, [[1, 1], [0, 1]])
+    np.testing.assert_array_equal(second.actions, [[1, 0], [1, 1]])
+
+
 def test_codes_are_kept_and_made_anew_for_other_weights_and_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +352,10 @@ def test_rlds(tmp_path: Path) -> None:
         {
             "observation": {"image": tfds.features.Image(shape=(4, 6, 3), encoding_format="png")},
             "action": tfds.features.Tensor(shape=(2,), dtype=np.float64),
+            "held": {
+                "speed": tfds.features.Scalar(dtype=np.float32),
+                "open": tfds.features.Tensor(shape=(3,), dtype=np.bool_),
+            },
         }
     )
     info = tfds.features.FeaturesDict({"steps": steps})
@@ -359,7 +379,11 @@ def test_rlds(tmp_path: Path) -> None:
                     number,
                     {
                         "steps": [
-                            {"observation": {"image": frame}, "action": action.astype("float64")}
+                            {
+                                "observation": {"image": frame},
+                                "action": action.astype("float64"),
+                                "held": {"speed": action[0], "open": [True, False, True]},
+                            }
                             for frame, action in pairs
                         ]
                     },
@@ -374,3 +398,17 @@ def test_rlds(tmp_path: Path) -> None:
         assert found.actions.dtype == np.float32
     without = video.read_tfds("keras_vqvae_walks", "train", action=None, data_dir=tmp_path)
     assert all(e.actions is None for e in without)
+
+    def by(action: str) -> list:
+        found = video.read_tfds("keras_vqvae_walks", "train", action=action, data_dir=tmp_path)
+        return sorted(found, key=len, reverse=True)
+
+    for found, wanted in zip(by("held/speed"), episodes, strict=True):
+        np.testing.assert_array_equal(found.actions, wanted.actions[:, :1])
+    assert by("held/open")[0].actions.tolist() == [[True, False, True]] * 4
+    with pytest.raises(ValueError, match=r"dict of \['open', 'speed'\].*'held/open'"):
+        by("held")
+    with pytest.raises(ValueError, match=r"no 'held/shut': at 'shut' is \['open', 'speed'\]"):
+        by("held/shut")
+    with pytest.raises(ValueError, match=r"no 'action/x': at 'x' is an array"):
+        by("action/x")

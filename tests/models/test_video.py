@@ -447,6 +447,17 @@ def test_bad_data_is_refused_by_name(name: str) -> None:
         model.fit(spoil(data(kind, frames())), verbose=0)
 
 
+def test_buttons_may_be_bool() -> None:
+    model, x, given = make("buttons", sharp=0.4), frames(3, 3), actions("buttons", 3, 2)
+    of_integers, of_bools = (
+        model.predict_frames(x, held, seed=0) for held in (given, given.astype(bool))
+    )
+    np.testing.assert_array_equal(of_integers, of_bools)
+    model.compile("sgd")
+    whole = data("buttons", frames())
+    model.fit({**whole, "actions": whole["actions"].astype(bool)}, verbose=0)
+
+
 def test_bad_predictions_are_refused_by_name() -> None:
     model, x, given = make(), frames(3, 3), actions("discrete", 3, 2)
     for arguments, message in (
