@@ -69,6 +69,8 @@ class Recipe:
     steps: int
     rate: float
     beta_2: float = 0.999
+    # Share of the steps after which the learning rate begins once more, at half of what it was.
+    restart_at: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +159,7 @@ PRESETS = {
         16000,
         160,
         {
-            "parallel": Recipe(disguised_16k, 8000, 4, 50_000, 1e-3, 0.99),
+            "parallel": Recipe(disguised_16k, 8000, 4, 75_000, 1e-3, 0.99, restart_at=2 / 3),
             "prior": Recipe(prior(128), 160 * 256, 8, 6000, 1e-3),
         },
         shown_seconds=2.0,
@@ -196,7 +198,10 @@ class Run:
 
 
 def compiled(model: keras.Model, recipe: Recipe, steps: int) -> keras.Model:
-    rate = keras.optimizers.schedules.CosineDecay(recipe.rate, steps, alpha=0.01)
+    first = round(recipe.restart_at * steps)
+    rate = keras.optimizers.schedules.CosineDecayRestarts(
+        recipe.rate, first, t_mul=max(steps - first, 1) / first, m_mul=0.5, alpha=0.01
+    )
     # On CPUs the convolutions that XLA makes are slower than TensorFlow's.
     xla = "auto" if tf.config.list_physical_devices("GPU") else False
     model.compile(keras.optimizers.Adam(rate, beta_2=recipe.beta_2), jit_compile=xla)

@@ -70,7 +70,7 @@ class AudioVQVAE(Autoencoder):
             one, up to `hidden`. None for `hidden` everywhere, as in the paper.
         residual_blocks: number of the encoder's residual blocks.
         causal: whether no code depends on samples after its own, and no sample on later codes; of
-            networks that are given too.
+            networks that are given too. Sizes and residual blocks are of those that are not.
         speaker_dim: size of the vectors of speakers.
         quantizer: another quantizer than `VectorQuantizer(num_codes, code_dim)`.
         commitment: beta of the paper.
