@@ -5,6 +5,7 @@
 
 The unit is one forward pass that gives the logits of one frame, given its context (the faster of
 graph and XLA): re-running the network for every code costs as many of them as a frame has codes.
+That is timed too, for one frame ("naive"), with the faster of the two.
 `imagine` is timed as a user calls it, in graph mode and with `compile(jit_compile=True)`, and
 `step` as `examples/play.py` calls it, decoding included.
 
@@ -59,6 +60,19 @@ def rollout(preset: dict, batch: int, frames: int, rounds: int) -> dict:
     sides = {
         name: lambda fn=fn: common.milliseconds(lambda: fn(data)) for name, fn in forward.items()
     }
+
+    def naive(name: str) -> float:
+        """One frame, in whose place in the window each code is drawn after a pass."""
+        rows = np.arange(batch)
+        so_far = codes.copy()
+        start = time.perf_counter()
+        for position in np.ndindex(grid):
+            logits = forward[f"forward, {name}"]({**data, "codes": tf.constant(so_far)})
+            at = logits.numpy()[(slice(None), 0, *position)]
+            noise = rng.gumbel(size=at.shape)
+            so_far[(rows, CONTEXT, *position)] = (at + noise).argmax(-1)
+        return (time.perf_counter() - start) * 1e3
+
     models = {"graph": graph, "XLA": xla}
     for name, model in models.items():
         sides[f"frame, {name}"] = lambda model=model: (
@@ -71,6 +85,8 @@ def rollout(preset: dict, batch: int, frames: int, rounds: int) -> dict:
         )
     times = common.interleave(sides, rounds)
     unit = min((times[name] for name in forward), key=lambda x: x["ms"])
+    fastest = min(("graph", "XLA"), key=lambda name: times[f"forward, {name}"]["ms"])
+    naive_ms = naive(fastest)
     passes = {name: common.ratio(times[f"frame, {name}"], unit) for name in models}
     best = min(times[f"frame, {name}"]["ms"] for name in models)
     positions = int(np.prod(grid))
@@ -80,6 +96,8 @@ def rollout(preset: dict, batch: int, frames: int, rounds: int) -> dict:
         "times": times,
         "forward_passes": passes,
         "faster_than_rerunning": round(positions * unit["ms"] / best, 1),
+        "naive_frame_ms": round(naive_ms, 1),
+        "faster_than_naive": round(naive_ms / best, 1),
         "frames_per_second": round(batch * 1e3 / best, 1),
     }
 
@@ -126,6 +144,10 @@ def sharpness(run: Path, steps: int | None, most: int) -> dict:
     from keras_vqvae.data import video
 
     predictor = keras.models.load_model(run / "predictor.keras")
+    if predictor.frames_per_code > 1:
+        raise SystemExit(
+            f"--run: {run} predicts by codes that span time; pixels are of single frames"
+        )
     given = json.loads((run / "arguments.json").read_text())
     preset = example.PRESETS[given["preset"]]
     if steps is None:
@@ -235,12 +257,21 @@ def main() -> None:
                 c["forward_passes"]["graph"]["ratio"],
                 c["forward_passes"]["XLA"]["ratio"],
                 c["faster_than_rerunning"],
+                c["faster_than_naive"],
                 c["frames_per_second"],
                 play["frames_per_second"] if c["batch"] == 1 else None,
             ]
             for c in costs
         ]
-    headers = ["preset", "batch", "forward ms", "passes a frame, graph", "XLA", "x re-running"]
+    headers = [
+        "preset",
+        "batch",
+        "forward ms",
+        "passes a frame, graph",
+        "XLA",
+        "x re-running",
+        "x naive",
+    ]
     print(common.table([*headers, "frames/s", "step, frames/s"], rows))
     if args.run:
         results["sharpness"] = sharpness(args.run, args.steps, args.sequences)
