@@ -152,9 +152,17 @@ def sharpness(run: Path, steps: int | None, most: int) -> dict:
     preset = example.PRESETS[given["preset"]]
     if steps is None:
         steps = preset.steps if given["steps"] == "None" else int(given["steps"])
-    data = None if given["data"] == "None" else Path(given["data"])
-    source = argparse.Namespace(data=data, size=int(given["size"]), actions=given["actions"])
-    episodes, held_out, names = example.load(source, preset)
+    folder = None if given["data"] == "None" else Path(given["data"])
+    source = argparse.Namespace(
+        data=folder,
+        size=int(given["size"]),
+        actions=None if given["actions"] == "None" else given["actions"],
+        frame_skip=int(given["frame_skip"]),
+    )
+    data = example.load(source, preset)
+    if data.actions != "discrete":
+        raise SystemExit(f"--run: the actions of {run} are {data.actions}, not discrete")
+    names = data.names
     side = predictor.image_shape[0]
 
     def pairs(window: dict) -> tuple:
@@ -164,7 +172,7 @@ def sharpness(run: Path, steps: int | None, most: int) -> dict:
 
     # As many predicted frames a step as the predictor's windows have.
     batch = preset.batch_size * (preset.length - CONTEXT)
-    windows = video.windows(episodes, CONTEXT + 1, batch, seed=0, repeat=True)
+    windows = video.windows(data.train, CONTEXT + 1, batch, seed=0, repeat=True)
     blocks = _blocks_of_same_size(predictor, side, len(names), preset.hidden)
     keras.utils.set_random_seed(0)
     pixels = pixel_predictor(side, len(names), preset.hidden, blocks)
@@ -186,7 +194,7 @@ def sharpness(run: Path, steps: int | None, most: int) -> dict:
         return np.stack(made, 1)
 
     figures: dict = {}
-    for what, walks in held_out.items():
+    for what, walks in data.held_out.items():
         frames, actions = video_scores.cut(walks, CONTEXT + STEPS, 2)
         some = video_scores.evenly(len(frames), most)
         context, truth = frames[some, :CONTEXT], frames[some, CONTEXT:]

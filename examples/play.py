@@ -23,7 +23,6 @@ from pathlib import Path
 import flask
 import keras
 import numpy as np
-from PIL import Image
 from support import scores
 
 from keras_vqvae import VideoPredictor, VideoVQVAE
@@ -37,7 +36,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>A learned 
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 40rem; color: #222;
        text-align: center }
-img { width: 384px; height: 384px; image-rendering: pixelated; background: #000 }
+img { width: 384px; height: 384px; object-fit: contain; image-rendering: pixelated;
+      background: #000 }
 button { font: inherit; margin: .3rem; padding: .4rem 1rem }
 #said { color: #555; min-height: 1.5em }
 </style>
@@ -46,8 +46,9 @@ button { font: inherit; margin: .3rem; padding: .4rem 1rem }
 <p id="said" role="status"></p>
 <p>{% for action in actions %}<button data-action="{{ loop.index0 }}">{{ action }}</button>
 {% endfor %}<button id="start">start elsewhere</button></p>
-<p>Hold an arrow key, or press the buttons. Nothing but the model's predictions is shown{% if
-brightened %}, brightened for display{% endif %}.</p>
+<p>{% if keys %}Hold a key ({% for key, number in keys.items() %}{{ key }}: {{ actions[number] }}{{
+"" if loop.last else ", " }}{% endfor %}), or press{% else %}Press{% endif %} the buttons. Nothing
+but the model's predictions is shown{% if brightened %}, brightened for display{% endif %}.</p>
 <script>
 const keys = {{ keys|tojson }}, frame = document.getElementById("frame");
 const said = document.getElementById("said");
@@ -144,7 +145,8 @@ def make_app(
         pictures = []
         for frame in frames:
             file = io.BytesIO()
-            picture = Image.fromarray(scores.brightened(frame) if brightened else frame)
+            frame = scores.brightened(frame) if brightened else frame
+            picture = keras.utils.array_to_img(frame, scale=False)
             picture.save(file, "png")
             pictures.append("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
         return pictures

@@ -3,12 +3,14 @@
     python examples/video_prediction.py                    # eleven minutes on two CPU cores
     python examples/video_prediction.py --preset small     # an hour and a half
     python examples/video_prediction.py --frames-per-code 2     # codes that span time
-    python examples/video_prediction.py --data episodes/   # your own: .npz, or MP4 and CSV files
+    python examples/video_prediction.py --data episodes/ --actions forward,left,right   # your own
 
 A VQ-VAE turns frames into codes; a `VideoPredictor` predicts the codes of the next frames from
 those of six and from the actions, without ever going back to pixels (van den Oord et al. 2017,
 sec. 4.4). The default data are walks through maps of ViZDoom, recorded here; figures are of
-episodes that were held out, and of a map that training never saw. Both presets have 8×8 codes a
+episodes that were held out, and of a map that training never saw. Your own are .npz files, or MP4
+and CSV files (docs/input.md), with actions that are numbers, buttons or vectors; every tenth of
+them is held out, or the last tenth of a single one. Both presets have 8×8 codes a
 frame; `small` trains longer, on seventeen maps, and predicts with guidance: as it is now it has not
 been run whole yet (docs/architecture.md).
 
@@ -38,8 +40,9 @@ sys.path.append(str(Path(__file__).parents[1] / "zoo"))
 import run as zoo
 
 CONTEXT, STEPS = 6, 10
-LOOKED_BACK_AT = 14  # frames, by the codes of a VideoVQVAE
+LOOKED_BACK_AT = 18  # frames, by the codes of a VideoVQVAE of 8×8
 DRAWS = 16
+LAST = 20  # frames of a long prediction, in which turns are looked at
 STEPS_PER_EPOCH = 250
 LONG = 100
 
@@ -56,9 +59,11 @@ FLOORS = {
         "share of turns that the picture obeys": 0.95,
         "share of turns that the picture obeys, actions swapped": 0.95,
         "gradient energy at the last step / reconstructions": 0.90,
-        "contrast after 100 frames / real": 0.5,
-        "gradient energy after 100 frames / real": 0.5,
-        "grey levels of change from frame to frame, after 100": 1.0,
+        "after 100 frames, contrast / reconstructions": 0.5,
+        "after 100 frames, contrast of the flattest walk / reconstructions": 0.1,
+        "after 100 frames, gradient energy / reconstructions": 0.5,
+        "after 100 frames, mean change from frame to frame": 1.0,
+        "after 100 frames, share of turns obeyed": 0.8,
     },
 }
 
@@ -99,34 +104,67 @@ PRESETS = {
 }
 
 
-def load(args: argparse.Namespace, preset: Preset) -> tuple[list[Episode], dict, list[str]]:
-    """Episodes to train on, held-out ones by name, and the actions' names."""
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Episodes to train on, held-out ones by name, and what the actions are."""
+
+    train: list[Episode]
+    held_out: dict[str, list[Episode]]
+    names: list[str]
+    actions: str  # "discrete", "buttons" or "continuous"
+
+    @property
+    def turns(self) -> tuple[int, int] | None:
+        """The actions of turning left and right, if they are known."""
+        if self.actions != "discrete" or not {"left", "right"} <= set(self.names):
+            return None
+        return self.names.index("left"), self.names.index("right")
+
+
+def load(args: argparse.Namespace, preset: Preset) -> Data:
     if args.data:
-        episodes = video.read_folder(args.data, (args.size, args.size))
-        if len(episodes) < 2:
-            raise ValueError(f"--data: {args.data} must have at least two episodes")
-        held_out = max(1, len(episodes) // 10)
-        if any(e.actions is None or e.actions.ndim != 1 for e in episodes):
-            raise ValueError(
-                f"--data: the episodes in {args.data} need actions, one number a frame"
-            )
-        names = args.actions.split(",")
-        most = max(int(e.actions.max()) for e in episodes)
-        if most >= len(names):
-            raise ValueError(f"--actions has {len(names)} names, but there is an action {most}")
-        aside = episodes[:held_out]
-        video_scores.cut(aside, preset.context + STEPS, 2)  # or they cannot be measured by
-        return episodes[held_out:], {"held-out episodes": aside}, names
+        return own(args, preset)
     walked = record(preset.maps, preset.frames_per_map, seed=0)
     other_walks = record(TRAINING_MAPS, 600, seed=1)
     other_map = record(HELD_OUT_MAPS[0], 2400, seed=1)
-    return (
-        video.episodes_of(walked),
-        {
-            "other walks in the training maps": video.episodes_of(other_walks),
-            f"{HELD_OUT_MAPS[0]}, never trained on": video.episodes_of(other_map),
-        },
-        list(ACTIONS),
+    held_out = {
+        "other walks in the training maps": video.episodes_of(other_walks),
+        f"{HELD_OUT_MAPS[0]}, never trained on": video.episodes_of(other_map),
+    }
+    return Data(video.episodes_of(walked), held_out, list(ACTIONS), "discrete")
+
+
+def own(args: argparse.Namespace, preset: Preset) -> Data:
+    """Episodes of a folder."""
+    episodes = [
+        Episode(e.frames[:: args.frame_skip], e.actions[:: args.frame_skip], e.name)
+        if e.actions is not None
+        else e
+        for e in video.read_folder(args.data, (args.size, args.size))
+    ]
+    if any(e.actions is None or e.actions.ndim != episodes[0].actions.ndim for e in episodes):
+        raise ValueError(f"--data: the episodes in {args.data} need actions, and all of one kind")
+    whole = np.concatenate([e.actions for e in episodes])
+    kind = "discrete" if whole.ndim == 1 else "continuous"
+    if kind == "discrete" and whole.min() < 0:
+        raise ValueError(f"--data: actions must not be negative, got {whole.min()}")
+    if kind == "continuous" and whole.dtype.kind != "f" and set(np.unique(whole)) <= {0, 1}:
+        kind = "buttons"
+    dtype = "float32" if kind == "continuous" else "int32"
+    episodes = [dataclasses.replace(e, actions=e.actions.astype(dtype)) for e in episodes]
+    count = int(whole.max()) + 1 if kind == "discrete" else whole.shape[1]
+    names = args.actions.split(",") if args.actions else [str(i) for i in range(count)]
+    if len(names) < count or (kind != "discrete" and len(names) > count):
+        raise ValueError(f"--actions must name {count} actions, got {','.join(names)}")
+    train, aside = episodes, episodes[4::10] or episodes[-1:]
+    if len(episodes) == 1:
+        [one], cut = episodes, len(episodes[0]) * 9 // 10
+        train = [Episode(one.frames[:cut], one.actions[:cut], one.name)]
+        aside = [Episode(one.frames[cut:], one.actions[cut:], f"{one.name}, the end")]
+    video_scores.cut(aside, preset.context + STEPS, 2)  # or they cannot be measured by
+    held_out = {e.name for e in aside}
+    return Data(
+        [e for e in train if e.name not in held_out], {"held-out episodes": aside}, names, kind
     )
 
 
@@ -161,13 +199,14 @@ def trained(
 def given_vqvae(name: str) -> keras.Model:
     """A trained VQ-VAE: of a file, or of the zoo."""
     model = keras.models.load_model(name) if Path(name).is_file() else zoo.load(name)
-    if not isinstance(model, ImageVQVAE):
+    if not isinstance(model, ImageVQVAE) or isinstance(model, VideoVQVAE):
         raise ValueError(f"--vqvae: {name} must be an ImageVQVAE, got {type(model).__name__}")
     return model
 
 
-def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) -> VideoPredictor:
-    shape, side = episodes[0].frames.shape[1:], preset.downsampling
+def train(out: Path, preset: Preset, data: Data) -> VideoPredictor:
+    episodes, side = data.train, preset.downsampling
+    shape = episodes[0].frames.shape[1:]
     networks = {"code_dim": 32, "hidden": preset.vqvae_hidden, "residual_hidden": 32}
 
     def of_frames() -> tuple:
@@ -187,8 +226,8 @@ def train(out: Path, preset: Preset, episodes: list[Episode], num_actions: int) 
 
     def predictor() -> tuple:
         model = VideoPredictor(
-            vqvae, num_actions, context_frames=CONTEXT, hidden=preset.hidden,
-            num_layers=preset.layers, guidance=preset.guidance, seed=0,
+            vqvae, len(data.names), actions=data.actions, context_frames=CONTEXT,
+            hidden=preset.hidden, num_layers=preset.layers, guidance=preset.guidance, seed=0,
         )  # fmt: skip
         return model, video.windows(coded, preset.length, preset.batch_size, seed=0, repeat=True)
 
@@ -204,13 +243,9 @@ def starts(held_out: dict, context: int) -> np.ndarray:
     return np.concatenate(contexts)
 
 
-def measure(
-    predictor: VideoPredictor, held_out: dict, names: list[str], preset: Preset
-) -> tuple[dict, dict]:
+def measure(predictor: VideoPredictor, data: Data, preset: Preset) -> tuple[dict, dict]:
     """All figures, and predictions to show."""
     vqvae, given = predictor.vqvae, preset.context
-    # Of data of one's own there may be none.
-    left, right = (names.index(name) if name in names else -1 for name in ("left", "right"))
     figures: dict = {}
     shown: dict = {}
 
@@ -235,15 +270,19 @@ def measure(
         flat = vqvae.reconstruct(frames.reshape(-1, *frames.shape[2:]))
         return flat.reshape(frames.shape)
 
-    for name, episodes in held_out.items():
+    for name, episodes in data.held_out.items():
         print(f"Predicting {name}", flush=True)
+        windows = video.windows(video.encode(vqvae, episodes), preset.length, preset.batch_size)
+        bits = predictor.evaluate(windows, verbose=0, return_dict=True)["bits_per_frame"]
         frames, actions = video_scores.cut(episodes, given + STEPS, 2)
         led = actions[:, given - 1 : -1]
-        turning = video_scores.all_turns(led, left, right)
         groups = {"all": np.arange(len(frames))}
-        if -1 not in (left, right) and len(turning):
-            groups["turning"] = turning
-        figures[name] = {}
+        if data.turns:
+            left, right = data.turns
+            turning = video_scores.all_turns(led, left, right)
+            if len(turning):
+                groups["turning"] = turning
+        figures[name] = {"bits a frame": bits}
         for group, rows in groups.items():
             some = rows[video_scores.evenly(len(rows), 96)]
             truth, last = frames[some, given:], frames[some, given - 1]
@@ -276,25 +315,33 @@ def measure(
             figures[name][group] = row
             six = video_scores.evenly(len(some), 6)
             shown[f"{name}, {group}"] = {"truth": truth[six], "prediction": made[six]}
-        context = frames[video_scores.evenly(len(frames), 8), :given]
-        rng = np.random.default_rng(0)
-        walk = np.repeat(rng.integers(0, len(names), (len(context), LONG // 5)), 5, 1).astype(
-            "int32"
-        )
+        # What is done as often as in the episodes, each for five frames.
+        context = frames[video_scores.evenly(len(frames), 16), :given]
+        done = np.concatenate([episode.actions for episode in episodes])
+        some = np.random.default_rng(0).integers(len(done), size=(len(context), LONG // 5))
+        walk = np.repeat(done[some], 5, 1)
         long = predicted(context, walk)
-        figures[name][f"after {LONG} frames"] = video_scores.liveliness(
-            long, rebuilt(context)[:, -1]
-        )
+        alive = video_scores.liveliness(long, rebuilt(context)[:, -1])
+        if data.turns:
+            late = long[:, -LAST - 1], long[:, -LAST:], walk[:, -LAST:]
+            alive["share of turns obeyed"] = video_scores.obedience(*late, left, right)["share"]
+        figures[name][f"after {LONG} frames"] = alive
         shown[f"{name}, {LONG} frames"] = {"prediction": long[:4, ::10]}
     context = frames[video_scores.evenly(len(frames), 3), :given]
-    for action, what in enumerate(names):
-        same = np.full((len(context), STEPS), action, "int32")
-        shown[f"always {what}"] = {"prediction": predicted(context, same)}
+    for action, what in enumerate(data.names):
+        if data.actions != "continuous":
+            one = np.int32(action) if data.actions == "discrete" else one_button(data, action)
+            same = np.broadcast_to(one, (len(context), STEPS, *one.shape))
+            shown[f"always {what}"] = {"prediction": predicted(context, same)}
     return figures, shown
 
 
+def one_button(data: Data, which: int) -> np.ndarray:
+    return np.eye(len(data.names), dtype="int32")[which]
+
+
 def floors(preset: str, figures: dict) -> dict:
-    """What must be reached, of the worst of the sets."""
+    """What must be reached, of the worst of the sets; nothing where no turns are known."""
     turning = [sets["turning"] for sets in figures.values() if "turning" in sets]
     if not turning:
         return {}
@@ -321,33 +368,28 @@ def floors(preset: str, figures: dict) -> dict:
         ),
     }
     late = [sets[f"after {LONG} frames"] for sets in figures.values()]
-    for name, figure in {
-        f"contrast after {LONG} frames / real": "contrast within frames / real",
-        f"gradient energy after {LONG} frames / real": "gradient energy / real",
-        f"grey levels of change from frame to frame, after {LONG}": (
-            "mean change from frame to frame"
-        ),
-    }.items():
-        reached[name] = min(row[figure] for row in late)
+    for what in late[0]:
+        reached[f"after {LONG} frames, {what}"] = min(row[what] for row in late)
     return {
         name: {"reached": reached[name], "floor": floor, "met": bool(reached[name] >= floor)}
         for name, floor in FLOORS[preset].items()
     }
 
 
-def write_pictures(out: Path, shown: dict) -> None:
+def write_pictures(out: Path, shown: dict, brightened: bool) -> None:
     """Strips of frames as PNG, and each set of them as a GIF."""
+
+    def picture(rows: list[np.ndarray], zoom: int = 2) -> Image.Image:
+        rows = [scores.brightened(row) if brightened else row for row in rows]
+        return keras.utils.array_to_img(scores.grid(rows, zoom), scale=False)
+
     folder = out / "predicted"
     folder.mkdir(exist_ok=True)
     for name, rows in shown.items():
         file = file_of(name)
         lines = [row for example in zip(*rows.values(), strict=True) for row in example]
-        strip = scores.grid([scores.brightened(line) for line in lines])
-        Image.fromarray(strip).save(folder / f"{file}.png")
-        moments = [
-            Image.fromarray(scores.grid([scores.brightened(x[:, t]) for x in rows.values()], 3))
-            for t in range(lines[0].shape[0])
-        ]
+        picture(lines).save(folder / f"{file}.png")
+        moments = [picture([x[:, t] for x in rows.values()], 3) for t in range(len(lines[0]))]
         moments[0].save(
             folder / f"{file}.gif", save_all=True, append_images=moments[1:], duration=200, loop=0
         )
@@ -360,8 +402,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=64, help="side of the frames of videos")
     parser.add_argument(
         "--actions",
-        default=",".join(ACTIONS),
-        help="names of the actions, with commas; left and right are those that turn",
+        help="with --data: names of the actions or buttons, with commas; what is called left and "
+        "right turns, and is measured by that",
+    )
+    parser.add_argument(
+        "--frame-skip", type=int, default=1, help="with --data: keep every so many-th frame"
     )
     parser.add_argument("--out", type=Path, help="default runs/video_prediction_PRESET")
     parser.add_argument("--vqvae", help="a trained one: a .keras file, or a name in the zoo")
@@ -372,6 +417,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.vqvae and args.frames_per_code > 1:
         parser.error("--frames-per-code is of a VQ-VAE that is trained here, without --vqvae")
+    if args.frame_skip < 1:
+        parser.error(f"--frame-skip must be at least 1, got {args.frame_skip}")
     preset = dataclasses.replace(PRESETS[args.preset], frames_per_code=args.frames_per_code)
     if args.steps is not None:
         preset = dataclasses.replace(preset, vqvae_steps=args.steps, steps=args.steps)
@@ -380,17 +427,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = {name: str(value) for name, value in vars(args).items()}
     arguments["recipe"] = str(preset)  # figures of another one are not kept
     out = runs.open_run(out, arguments, parser.error)
-    episodes, held_out, names = load(args, preset)
+    data = load(args, preset)
     if given is not None and not (out / "vqvae.keras").exists():
         given.save(out / "unfinished_vqvae.keras")
         (out / "unfinished_vqvae.keras").replace(out / "vqvae.keras")
     # For examples/play.py.
-    runs.write_json(out / "actions.json", names)
-    np.savez_compressed(out / "contexts.npz", frames=starts(held_out, preset.context))
-    predictor = train(out, preset, episodes, len(names))
+    runs.write_json(out / "actions.json", data.names)
+    np.savez_compressed(out / "contexts.npz", frames=starts(data.held_out, preset.context))
+    predictor = train(out, preset, data)
     if not (out / "metrics.json").exists():
-        figures, shown = measure(predictor, held_out, names, preset)
-        write_pictures(out, shown)
+        figures, shown = measure(predictor, data, preset)
+        dark = bool(data.train[0].frames.mean() < 64)
+        write_pictures(out, shown, dark)
         runs.write_json(
             out / "metrics.json",
             {
@@ -406,11 +454,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "num_codes": predictor.num_codes,
                 "figures": figures,
                 "shown": list(shown),
+                "brightened": dark,
                 "floors": floors(args.preset, figures),
             },
         )
     metrics = json.loads((out / "metrics.json").read_text())
     print("report:", write_report(out, metrics["shown"]))
+    if not metrics["floors"]:
+        print("no floors: no actions are named left and right")
     for name, row in metrics["floors"].items():
         print(f"{'reached' if row['met'] else 'MISSED'}: {name}: {row['reached']:.3f}, "
               f"floor {row['floor']:g}")  # fmt: skip

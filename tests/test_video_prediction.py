@@ -1,5 +1,6 @@
 """The example of video: what it measures by, and a run of it on episodes of one's own."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -36,6 +37,12 @@ def test_shift_is_found(side: int, pixels: int) -> None:
     np.testing.assert_array_equal(video_scores.shift(before, after), [pixels] * 3)
 
 
+def test_pictures_of_nothing_obey_nobody() -> None:
+    grey, seen = np.full((2, 32, 32, 3), 90, np.uint8), wide(2, 32)[:, :, :32]
+    for before, after in ((grey, grey), (seen, grey), (grey, seen), (seen, seen)):
+        np.testing.assert_array_equal(video_scores.shift(before, after), [0, 0])
+
+
 def test_who_turns_left_sees_things_move_right() -> None:
     scene, side = wide(2, 32), 32
     actions = np.array([[1, 1, 2, 0], [2, 2, 2, 1]])  # 1 is left, 2 is right
@@ -60,10 +67,49 @@ def test_a_grey_picture_is_not_lively() -> None:
     real = images(4, (16, 16, 3))
     alive = np.stack([np.roll(real, t, 2) for t in range(12)], 1)
     told = video_scores.liveliness(alive, real)
-    assert told["contrast within frames / real"] == pytest.approx(1)
-    assert told["gradient energy / real"] == pytest.approx(1, abs=0.2)
+    assert told["contrast / reconstructions"] == pytest.approx(1)
+    assert told["gradient energy / reconstructions"] == pytest.approx(1, abs=0.2)
+    one_dead = np.concatenate([alive[:3], np.full_like(alive[:1], 90)])
+    told = video_scores.liveliness(one_dead, real)
+    assert told["contrast of the flattest walk / reconstructions"] == 0.0
+    assert told["contrast / reconstructions"] > 0.7
     dead = video_scores.liveliness(np.full_like(alive, 90), real)
     assert set(dead.values()) == {0.0}
+
+
+def test_floors_are_of_the_worst_set() -> None:
+    def figures(better: float) -> dict:
+        alike = {"PSNR": [20.0 + better, 22.0 + better]}
+        return {
+            "turning": {
+                "prediction": alike,
+                f"mean of {example.DRAWS} draws without guidance": {"PSNR": [30.0, 30.0]},
+                "copy of the last frame": {"PSNR": [19.0, 21.0]},
+                "turns obeyed": {
+                    "predicted": {"share": 0.9 + better / 20},
+                    "actions swapped": {"share": 0.97},
+                },
+                "gradient energy at the last step / reconstructions": 1 + better,
+            },
+            "after 100 frames": {
+                "contrast / reconstructions": 1.0,
+                "contrast of the flattest walk / reconstructions": 0.05,
+                "gradient energy / reconstructions": 1.0,
+                "mean change from frame to frame": 2.0,
+                "share of turns obeyed": 0.9,
+            },
+        }
+
+    worst_last = {"a": figures(1.0), "b": figures(-0.5)}
+    for preset in example.PRESETS:
+        rows = example.floors(preset, worst_last)
+        assert set(rows) == set(example.FLOORS[preset])
+        assert all(row["met"] == (row["reached"] >= row["floor"]) for row in rows.values())
+    assert rows["share of turns that the picture obeys"]["reached"] == pytest.approx(0.875)
+    assert not rows["after 100 frames, contrast of the flattest walk / reconstructions"]["met"]
+    ahead = "dB ahead of copying the last frame, turning"
+    assert example.floors("tiny", worst_last)[ahead]["reached"] == pytest.approx(0.5)
+    assert example.floors("small", {"a": {"all": {}}}) == {}
 
 
 def test_windows_are_of_one_episode_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +142,7 @@ def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> N
     turning_world(tmp_path / "data", 4, 24)
     monkeypatch.setattr(example, "LONG", 20)
     line = ["--data", str(tmp_path / "data"), "--size", "32", "--steps", "2"]
+    line += ["--actions", "forward,left,right"]
     status = example.main([*line, "--out", str(tmp_path / "run")])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert status == int(not all(row["met"] for row in metrics["floors"].values()))
@@ -103,6 +150,9 @@ def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> N
     [sets] = metrics["figures"].values()
     assert len(sets["turning"]["prediction"]["PSNR"]) == example.STEPS
     assert sets["turning"]["turns obeyed"]["real frames"]["share"] == 1.0
+    assert 0 < sets["bits a frame"] < 64 * 9.5
+    pictures = {path.name for path in (tmp_path / "run" / "predicted").iterdir()}
+    assert {"always_left.png", "always_left.gif", "held_out_episodes__turning.png"} <= pictures
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
     assert "report:" in capsys.readouterr().out
     again = example.main([*line, "--out", str(tmp_path / "run")])  # nothing is done twice
@@ -127,15 +177,77 @@ def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> N
         example.main([*line, "--out", str(tmp_path / "other")])
 
 
+def in_folder(folder: Path, *actions: np.ndarray, side: int = 32, channels: int = 3) -> Path:
+    folder.mkdir()
+    for number, of_one in enumerate(actions):
+        frames = images(len(of_one), (side, side, channels), number)
+        np.savez(folder / f"{number}.npz", frames=frames, actions=of_one)
+    return folder
+
+
+def arguments(folder: Path, **options: object) -> argparse.Namespace:
+    return argparse.Namespace(data=folder, size=32, **{"actions": None, "frame_skip": 1, **options})
+
+
+def test_actions_of_any_kind_are_told_apart(tmp_path: Path) -> None:
+    tiny = example.PRESETS["tiny"]
+    held = np.random.default_rng(0).integers(0, 2, (30, 4)).astype("int32")
+    for name, actions, kind, count in (
+        ("numbers", np.arange(30) % 3, "discrete", 3),
+        ("buttons", held, "buttons", 4),
+        ("bools", held.astype(bool), "buttons", 4),
+        ("vectors", held.astype("float64"), "continuous", 4),
+        ("whole vectors", held * 3, "continuous", 4),
+    ):
+        folder = in_folder(tmp_path / name, *[actions] * 7)
+        data = example.load(arguments(folder), tiny)
+        assert (data.actions, data.names) == (kind, [str(i) for i in range(count)]), name
+        [aside] = data.held_out.values()
+        assert len(data.train) == 6 and [Path(e.name).name for e in aside] == ["4.npz"]
+        assert data.turns is None
+        assert data.train[0].actions.dtype == ("float32" if kind == "continuous" else "int32")
+    named = example.load(arguments(tmp_path / "numbers", actions="right,left,up"), tiny)
+    assert named.turns == (1, 0)
+    with pytest.raises(ValueError, match="must name 3 actions, got right,left"):
+        example.load(arguments(tmp_path / "numbers", actions="right,left"), tiny)
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        example.load(
+            arguments(in_folder(tmp_path / "negative", *[np.arange(30) % 3 - 1] * 2)), tiny
+        )
+    with pytest.raises(ValueError, match="need actions, and all of one kind"):
+        example.load(arguments(in_folder(tmp_path / "mixed", np.arange(30) % 3, held)), tiny)
+
+
+def test_of_one_long_episode_the_end_is_held_out(tmp_path: Path) -> None:
+    folder = in_folder(tmp_path / "one", np.arange(360) % 3)
+    data = example.load(arguments(folder, frame_skip=2), example.PRESETS["tiny"])
+    [[aside]] = data.held_out.values()
+    assert len(data.train[0]) == 162 and len(aside) == 18
+    np.testing.assert_array_equal(data.train[0].actions[:3], [0, 2, 1])
+
+
+@pytest.mark.long
+def test_a_run_on_grey_frames_with_buttons(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(example, "LONG", 20)
+    held = np.random.default_rng(0).integers(0, 2, (24, 2)).astype(bool)
+    folder = in_folder(tmp_path / "data", held, held, held, channels=1)
+    line = ["--data", str(folder), "--steps", "2", "--actions", "fire,jump"]
+    assert example.main([*line, "--out", str(tmp_path / "run")]) == 0
+    assert "no floors: no actions are named left and right" in capsys.readouterr().out
+    assert (tmp_path / "run" / "predicted" / "always_jump.gif").exists()
+
+
 @pytest.mark.long
 def test_a_run_with_codes_that_span_time(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "data").mkdir()
-    turning_world(tmp_path / "data", 4, 24)
+    turning_world(tmp_path / "data", 4, 40)
     monkeypatch.setattr(example, "LONG", 20)
     line = ["--data", str(tmp_path / "data"), "--size", "32", "--steps", "2"]
+    line += ["--actions", "forward,left,right"]
     line += ["--frames-per-code", "2", "--out", str(tmp_path / "run")]
     example.main(line)
     predictor = keras.models.load_model(tmp_path / "run" / "predictor.keras")
+    assert 2 * predictor.vqvae.encoder.context[0] == example.LOOKED_BACK_AT
     assert isinstance(predictor.vqvae, VideoVQVAE) and predictor.frames_per_code == 2
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     [sets] = metrics["figures"].values()

@@ -19,9 +19,13 @@ MOST = 12  # of pictures, clips or episodes
 STEPS = 10  # predicted frames
 
 
+def folder_of(name: str) -> Path:
+    return Path(__file__).parent / name
+
+
 def load(name: str) -> keras.Model:
     """The model `name`, with its weights."""
-    folder = Path(__file__).parent / name
+    folder = folder_of(name)
     if not (folder / "config.json").exists():
         known = sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.json"))
         raise ValueError(f"name: no model {name!r} in the zoo, which has {known}")
@@ -68,25 +72,34 @@ def say_in_every_voice(vqvae: AudioVQVAE, folder: str, out: Path) -> None:
         print(f"clip {number}, {vqvae.encode(waveform).shape[1]} codes, in {len(voices)} voices")
 
 
-def show_what_follows(predictor: VideoPredictor, folder: str, out: Path) -> None:
+def show_what_follows(name: str, predictor: VideoPredictor, folder: str, out: Path) -> None:
     """The first frames of each episode, and then those that were and those that are predicted."""
-    from PIL import Image
-
     first = predictor.context_frames
+    each = predictor.frames_per_code
+    steps = -(-STEPS // each) * each
     episodes = [
         episode
         for episode in video.read_folder(folder, predictor.image_shape[:2])
-        if len(episode.frames) >= first + STEPS and episode.actions is not None
+        if len(episode.frames) >= first + steps and episode.actions is not None
     ][:MOST]
     if not episodes:
-        raise ValueError(f"folder: {folder} has no episode of {first + STEPS} frames with actions")
-    truth = np.stack([episode.frames[: first + STEPS] for episode in episodes])
-    actions = np.stack([episode.actions[: first + STEPS] for episode in episodes])
-    future = predictor.predict_frames(truth[:, :first], actions[:, first - 1 : -1], seed=0)
+        raise ValueError(f"folder: {folder} has no episode of {first + steps} frames with actions")
+    truth = np.stack([episode.frames[: first + steps] for episode in episodes])
+    actions = np.stack([episode.actions[: first + steps] for episode in episodes])
+    figures = folder_of(name) / "metrics.json"  # which say what temperature they are of
+    temperature = (
+        json.loads(figures.read_text()).get("temperature", 1.0) if figures.exists() else 1.0
+    )
+    future = predictor.predict_frames(
+        truth[:, :first], actions[:, first - 1 : -1], seed=0, temperature=temperature
+    )
     both = np.concatenate([truth, np.concatenate([truth[:, :first], future], 1)], 3)
-    moments = [Image.fromarray(np.concatenate(list(both[:, t]), 0)) for t in range(first + STEPS)]
+    moments = [
+        keras.utils.array_to_img(np.concatenate(list(both[:, t]), 0), scale=False)
+        for t in range(first + steps)
+    ]
     moments[0].save(out, save_all=True, append_images=moments[1:], duration=200, loop=0)
-    print(f"{len(episodes)} episodes, {STEPS} frames predicted after {first}: {out}")
+    print(f"{len(episodes)} episodes, {steps} frames predicted after {first}: {out}")
 
 
 def main() -> None:
@@ -99,7 +112,7 @@ def main() -> None:
     if isinstance(model, ImageVQVAE):
         show_pictures(model, args.folder, args.out)
     elif isinstance(model, VideoPredictor):
-        show_what_follows(model, args.folder, args.out)
+        show_what_follows(args.name, model, args.folder, args.out)
     else:
         say_in_every_voice(model, args.folder, args.out)
 

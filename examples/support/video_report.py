@@ -26,6 +26,7 @@ has {{ "{:,}".format(metrics.parameters.vqvae) }} parameters, the predictor
 {{ "" if row.met else "missed" }}<td>{{ row.floor }}</tr>{% endfor %}</table>
 {% for name, set in metrics.figures.items() %}<h2>{{ name }}</h2>
 <img class="plot" src="{{ curves[name] }}" alt="PSNR by step">
+<p>{{ "%.1f"|format(set["bits a frame"]) }} bits a frame.</p>
 {% if set.turning %}<table><tr><th>turns that the picture obeys<th>share<th>pixels, median</tr>
 {% for what, row in set.turning["turns obeyed"].items() %}<tr><td>{{ what }}
 <td>{{ "%.3f"|format(row.share) }}<td>{{ row["median pixels"] }}</tr>{% endfor %}</table>{% endif %}
@@ -33,9 +34,9 @@ has {{ "{:,}".format(metrics.parameters.vqvae) }} parameters, the predictor
 <tr><td>{{ what }}: {{ k }}<td>{{ "%.2f"|format(v) }}</tr>{% endfor %}{% endfor %}</table>
 {% endfor %}
 <h2>Frames</h2>
-<p class="small">Where there are two rows of each example, the upper one is what happened. Of the
-long predictions every tenth frame. Brightened (gamma 2) for display; figures are of the frames as
-they are.</p>
+<p class="small">Where there are two rows of each example, the upper one is what happened, and so
+it is where pictures move. Of the long predictions every tenth frame.{% if metrics.brightened %}
+Brightened (gamma 2) for display; figures are of the frames as they are.{% endif %}</p>
 {% for name, file in shown.items() %}<h3>{{ name }}</h3><div class="set">
 <img src="predicted/{{ file }}.png" alt="frames in a row">
 <img src="predicted/{{ file }}.gif" alt="the same, moving"></div>{% endfor %}
@@ -54,8 +55,10 @@ def _curve(sets: dict, path: Path) -> None:
         1, len(groups), figsize=(5 * len(groups), 3.2), layout="constrained", squeeze=False
     )
     for axis, group in zip(axes[0], groups, strict=True):
-        for what in ("prediction", "copy of the last frame", "reconstruction"):
-            psnr = sets[group][what]["PSNR"]
+        for what, row in sets[group].items():
+            if not isinstance(row, dict) or "PSNR" not in row:
+                continue
+            psnr = row["PSNR"]
             axis.plot(range(1, len(psnr) + 1), psnr, label=what)
         axis.set(title=f"{group}: PSNR, dB", xlabel="step")
         axis.grid(alpha=0.3)

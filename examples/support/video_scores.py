@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from keras_vqvae.data.video import Episode
 
-# Frames of a quarter of the width are the most that a turn shifts a picture by.
-LARGEST_SHIFT = 16
+# What has less contrast, in grey levels, shows nothing that could move.
+FLAT = 0.5
 MOST_WINDOWS = 2000  # that are held in memory; about 200 kB each
 
 
@@ -58,20 +58,24 @@ def by_step(originals: np.ndarray, frames: np.ndarray) -> dict[str, list[float]]
 
 
 def shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """By how many pixels pictures `(n, h, w, c)` move to the right (phase correlation)."""
+    """By how many pixels pictures `(n, h, w, c)` move to the right (phase correlation).
+
+    It is a quarter of their width at most, and 0 where there is nothing to be seen.
+    """
     window = np.hanning(before.shape[1])[:, None] * np.hanning(before.shape[2])
-    spectra = []
+    spectra, seen = [], np.full(len(before), True)
     for pictures in (before, after):
         grey = pictures.astype("float32").mean(-1)
         grey -= grey.mean((1, 2), keepdims=True)
+        seen &= grey.std((1, 2)) > FLAT
         spectra.append(np.fft.fft2(grey * window))
     cross = spectra[1] * np.conj(spectra[0])
     peaks = np.fft.ifft2(cross / np.maximum(np.abs(cross), 1e-6)).real
     along = np.fft.fftshift(peaks, (1, 2))
     middle_row, middle = along.shape[1] // 2, along.shape[2] // 2
-    most = min(LARGEST_SHIFT, along.shape[2] // 2 - 1)
+    most = along.shape[2] // 4
     near = along[:, middle_row - 2 : middle_row + 3, middle - most : middle + most + 1].max(1)
-    return near.argmax(1) - most
+    return np.where(seen, near.argmax(1) - most, 0)
 
 
 def obedience(
@@ -105,17 +109,19 @@ def gradient_energy(frames: np.ndarray) -> float:
     return float(np.mean(np.diff(x, axis=-2) ** 2) + np.mean(np.diff(x, axis=-3) ** 2))
 
 
-def liveliness(frames: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """Whether long predictions stay pictures, beside real ones; shares of 1 are like real ones.
+def liveliness(frames: np.ndarray, seen: np.ndarray) -> dict[str, float]:
+    """Whether long predictions stay pictures; shares of 1 are like those that they began from.
 
     Args:
         frames: `(n, steps, h, w, c)`, of which the last ten are looked at.
-        real: `(n, h, w, c)`.
+        seen: `(n, h, w, c)`, reconstructions of the frames that they began from.
     """
     late = frames[:, -10:].astype("float32")
-    inside = late.std((2, 3)).mean()
+    of_walks = late.std((2, 3)).mean((1, 2))
+    usual = seen.astype("float32").std((1, 2)).mean()
     return {
-        "contrast within frames / real": float(inside / real.astype("float32").std((1, 2)).mean()),
-        "gradient energy / real": gradient_energy(late) / gradient_energy(real),
+        "contrast / reconstructions": float(of_walks.mean() / usual),
+        "contrast of the flattest walk / reconstructions": float(of_walks.min() / usual),
+        "gradient energy / reconstructions": gradient_energy(late) / gradient_energy(seen),
         "mean change from frame to frame": float(np.abs(np.diff(late, axis=1)).mean()),
     }

@@ -564,7 +564,8 @@ class VideoPredictor(Model):
             return np.zeros((n, steps, *self.grid_shape), "int32")
         # Long work is done in several calls, for progress and interruption.
         a_call = max(1, CODES_A_CALL // (batch_size * math.prod(self.grid_shape)))
-        a_call = min(a_call, steps)
+        # In parts of one length: another would be compiled anew.
+        a_call = max(part for part in range(1, a_call + 1) if steps % part == 0)
         progress = Progress(-(-n // batch_size) * -(-steps // a_call), verbose)
         run = self._run()
         drawn = np.zeros((n, steps, *self.grid_shape), "int32")
