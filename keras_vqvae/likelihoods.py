@@ -218,7 +218,8 @@ class LogisticMixture(Discrete):
     def draw(self, params: Tensor, u: Tensor, options: sampling.Options) -> Tensor:
         temperature = ops.cast(options.temperature, "float32")
         logits, means, log_scales = self._parts(ops.cast(params, "float32"))
-        p = ops.softmax(logits / temperature, -1)
+        # The likeliest, at 0, stays finite however small the temperature is.
+        p = ops.softmax((logits - ops.max(logits, -1, keepdims=True)) / temperature, -1)
         upper = ops.cumsum(p, -1)
         target = (u * upper[:, -1])[:, None]
         index = ops.arange(self.components)

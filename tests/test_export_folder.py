@@ -20,10 +20,12 @@ from google.protobuf import text_format  # noqa: E402
 
 import keras_vqvae  # noqa: E402
 from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, export_savedmodel  # noqa: E402
-from keras_vqvae.export import savedmodel  # noqa: E402
+from keras_vqvae.export import card, savedmodel  # noqa: E402
 from keras_vqvae.export.folder import write_version  # noqa: E402
 from tests.checks import images, sharpened  # noqa: E402
 from tests.models import test_audio, test_video  # noqa: E402
+from tests.serving import models  # noqa: E402
+from tests.serving.double import Double  # noqa: E402
 from tests.serving.models import image, requests  # noqa: E402
 
 SHAPE = (8, 12, 3)
@@ -38,8 +40,9 @@ def names(folder: Path) -> set[str]:
 
 
 def codes_of(path: Path, x: np.ndarray) -> np.ndarray:
-    served = tf.saved_model.load(str(path))
-    return served.signatures["encode"](images=tf.constant(x))["codes"].numpy()
+    encode = tf.saved_model.load(str(path)).signatures["encode"]
+    [name] = encode.structured_input_signature[1]
+    return encode(**{name: tf.constant(x)})["codes"].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +75,9 @@ def test_what_clients_are_told(vqvae: Any, exported: Path) -> None:
     codes = {"dtype": "int32", "shape": ["batch", 2, 3], "minimum": 0, "maximum": 6}
     assert codes.items() <= decode["inputs"]["codes"].items()
     assert decode["batching"] is True
-    card = (exported / "README.md").read_text(encoding="utf-8")
-    assert "Fashion-MNIST, MIT licence" in card and "v1/models/clothes:predict" in card
-    assert "| in `codes` | int32 | (batch, 2, 3) | 0 to 6 |" in card
+    text = (exported / "README.md").read_text(encoding="utf-8")
+    assert "Fashion-MNIST, MIT licence" in text and "v1/models/clothes:predict" in text
+    assert "| in `codes` | int32 | (batch, 2, 3) | 0 to 6 |" in text
 
 
 def test_warm_up_is_by_the_examples(exported: Path) -> None:
@@ -91,6 +94,13 @@ def test_a_few_examples_are_enough_to_warm_up(vqvae: Any, tmp_path: Path) -> Non
     np.testing.assert_array_equal(found["encode"]["images"], images(50, SHAPE)[:8])
 
 
+def test_limits_are_said_in_full() -> None:
+    field = {"minimum": 0, "maximum": 2**31 - 2}
+    assert card._range(field) == "0 to 2147483646"
+    assert card._range({"minimum": -1.0, "maximum": 0.25}) == "-1 to 0.25"
+    assert card._range({"exclusiveMinimum": 0.0, "maximum": 1.0}) == "above 0, at most 1"
+
+
 def test_odd_names(vqvae: Any, tmp_path: Path) -> None:
     config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
     name = 'Marie\'s "café"'
@@ -99,9 +109,31 @@ def test_odd_names(vqvae: Any, tmp_path: Path) -> None:
     text = (path / "models.config").read_text(encoding="utf-8")
     config = text_format.Parse(text, config_pb2.ModelServerConfig())
     assert config.model_config_list.config[0].name == name
-    card = (path / "README.md").read_text(encoding="utf-8")
-    for program in card.split("```python\n")[1:]:
+    text = (path / "README.md").read_text(encoding="utf-8")
+    for program in text.split("```python\n")[1:]:
         compile(program.split("```")[0], "card", "exec")
+
+
+@pytest.mark.parametrize("name", ["image", "image_encoded", "sound_encoded", "video_codes_encoded"])
+def test_what_the_card_says_runs(name: str, tmp_path: Path, monkeypatch) -> None:
+    path = models.export(name, tmp_path)
+    [x] = models.requests(name, path)["encode"].values()
+    programs = (path / "README.md").read_text(encoding="utf-8").split("```python\n")[1:]
+    assert len(programs) == 2
+    if x.dtype == object:  # one file is opened, or of video the only frame of a clip: here twice
+        for kind in ("sound.wav", "picture.png"):
+            (tmp_path / kind).write_bytes(x.ravel()[0])
+        programs = [program.replace("files = [", "files = 2 * [") for program in programs]
+        one = x.ravel()[:1]
+        x = np.repeat(one[None], 2, 1) if name.startswith("video") else np.repeat(one, 2)
+    expected = codes_of(path, x)
+    monkeypatch.chdir(tmp_path)
+    with Double(tmp_path, only=[name]) as double:
+        for program in programs:
+            program = program.split("```")[0].replace("http://localhost:8501", double.rest_url)
+            known = {"x": x}
+            exec(program.replace("localhost:8500", double.grpc_address), known)
+            np.testing.assert_array_equal(known["codes"], expected)
 
 
 def test_configuration_of_the_server(exported: Path) -> None:
@@ -232,7 +264,7 @@ def test_what_fails_in_the_middle_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", not_the_new_one)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ValueError, match=r"cannot write a SavedModel to .*No space left"):
             export_savedmodel(vqvae, path, overwrite=True)
     assert names(path) == {"old", "saved_model.pb"} and names(path.parent) == {"1"}
 
@@ -255,11 +287,17 @@ def test_places_that_cannot_be_written(
         tmp_path / "link" / "1": "cannot write a SavedModel",
         "/proc/model/1": "cannot write a SavedModel",
         "gs://bucket/model/1": "only to a local folder",
+        tmp_path / "s3:" / "bucket" / "1": "only to a local folder",
     }
     for path, message in nowhere.items():
         with pytest.raises(ValueError, match=message):
             export_savedmodel(vqvae, path)
     assert names(tmp_path) == {"file", "link"}
+
+
+def test_a_colon_is_no_cloud(vqvae: Any, tmp_path: Path) -> None:
+    export_savedmodel(vqvae, tmp_path / "run:" / "1")
+    assert (tmp_path / "run:" / "1" / "saved_model.pb").exists()
 
 
 def test_a_version_that_no_server_sees(vqvae: Any, tmp_path: Path) -> None:

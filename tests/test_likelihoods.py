@@ -138,6 +138,15 @@ def test_the_narrowest_and_the_widest_mixtures_are_numbers(log_scale: float) -> 
 
 
 @pytest.mark.parametrize("likelihood", [Categorical(16), LogisticMixture(3, 16)])
+def test_next_to_no_temperature_draws_the_likeliest(likelihood: Any) -> None:
+    params = 30 * floats((5, likelihood.num_outputs))
+    u = backend.uniforms((5, likelihood.num_uniforms), 0)
+    cold, colder = (to_numpy(likelihood.sample(params, u, t)) for t in (1e-6, 1e-37))
+    np.testing.assert_array_equal(colder, cold)
+    assert len(np.unique(cold)) > 1
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(16), LogisticMixture(3, 16)])
 def test_draws_follow_the_probabilities(likelihood: Any) -> None:
     params = floats((1, likelihood.num_outputs))
     if isinstance(likelihood, Categorical):

@@ -7,8 +7,8 @@
     pictures = client.predict("decode", codes=codes)["images"]
 
 Copy this file. `RestClient` needs numpy and requests only. `GrpcClient` needs
-tensorflow-serving-api, which brings TensorFlow; its messages are several times smaller, and it can
-say empty batches.
+tensorflow-serving-api, of the version of your TensorFlow, which it brings otherwise; its messages
+are several times smaller, and it can say empty batches. The script needs Pillow for pictures.
 
 As a script it runs every signature, on the requests that an export left for warming up, or those
 that your pictures and WAV files are enough for, and writes the answers:
@@ -113,6 +113,16 @@ class Client:
             self._signatures = parse_signatures(self._retried(self._metadata, end))
         return self._signatures
 
+    def signature(self, name: str) -> Signature:
+        """What a signature takes and gives; `InvalidArgumentError` where there is none."""
+        return self._signature(name, time.monotonic() + self.timeout)
+
+    def _signature(self, name: str, end: float) -> Signature:
+        known = self._known(end)
+        if name not in known:
+            raise InvalidArgumentError(f"{self.model} has no {name!r}, but {sorted(known)}")
+        return known[name]
+
     def predict(
         self, signature: str = "serving_default", timeout: float | None = None, **inputs: Any
     ) -> dict[str, np.ndarray]:
@@ -128,12 +138,7 @@ class Client:
             ServingError: what else a server answers.
         """
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
-        signatures = self._known(end)
-        if signature not in signatures:
-            raise InvalidArgumentError(
-                f"{self.model} has no {signature!r}, but {sorted(signatures)}"
-            )
-        known = signatures[signature].inputs
+        known = self._signature(signature, end).inputs
         if inputs.keys() != known.keys():
             raise InvalidArgumentError(f"{signature} takes {sorted(known)}, got {sorted(inputs)}")
         arrays = {name: _array(name, value, known[name]) for name, value in inputs.items()}
@@ -196,8 +201,8 @@ class GrpcClient(Client):
             from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
         except ImportError as error:
             raise ImportError(
-                "GrpcClient needs tensorflow-serving-api, which brings TensorFlow: pip install "
-                "tensorflow-serving-api. RestClient needs neither"
+                "GrpcClient needs TensorFlow and tensorflow-serving-api of the same version, such "
+                "as tensorflow-serving-api==2.17.*. RestClient needs neither"
             ) from error
         self._grpc, self._tf = grpc, tf
         self._messages = predict_pb2, get_model_metadata_pb2
@@ -224,7 +229,8 @@ class GrpcClient(Client):
         request = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         answer = self._call(self._stub.GetModelMetadata, request, timeout)
         found = metadata_pb2.SignatureDefMap()
-        answer.metadata["signature_def"].Unpack(found)
+        if not answer.metadata["signature_def"].Unpack(found) or not found.signature_def:
+            raise ServingError(f"the server tells no signatures of {self.model}")
         return MessageToDict(found, preserving_proto_field_name=True)["signature_def"]
 
     def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
@@ -236,7 +242,10 @@ class GrpcClient(Client):
 
     def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
         answer = self._call(self._stub.Predict, request, timeout)
-        return {name: self._tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+        try:
+            return {name: self._tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+        except (TypeError, ValueError) as error:
+            raise ServingError(f"the server answers no tensors: {error}") from error
 
 
 class RestClient(Client):
@@ -269,7 +278,12 @@ class RestClient(Client):
             answer = self._session.request(method, self._url + path, timeout=timeout, **what)
         except errors.Timeout as error:
             raise DeadlineExceededError(f"no answer in {timeout:.3g} s") from error
-        except (errors.ConnectionError, errors.ChunkedEncodingError) as error:  # none, or half
+        except errors.ConnectionError as error:
+            # requests says so of an answer that stops halfway, too.
+            if "Read timed out" in str(error):
+                raise DeadlineExceededError(f"no whole answer in {timeout:.3g} s") from error
+            raise UnavailableError(str(error)) from error
+        except errors.ChunkedEncodingError as error:  # half an answer
             raise UnavailableError(str(error)) from error
         except errors.RequestException as error:
             raise ServingError(str(error)) from error
@@ -294,7 +308,7 @@ class RestClient(Client):
 
     def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
         for name, array in inputs.items():
-            if 0 in array.shape[:-1]:
+            if not in_json(array):
                 raise InvalidArgumentError(
                     f"{name}: JSON cannot say the shape {array.shape}; use gRPC"
                 )
@@ -306,13 +320,13 @@ class RestClient(Client):
         signature, body = request
         headers = {"Content-Type": "application/json"}
         answer = self._call("POST", ":predict", timeout, data=body, headers=headers)
-        known = self.signatures[signature].outputs
+        known = self.signature(signature).outputs
         try:
             made = answer["outputs"]
             if len(known) == 1:  # then the server leaves out its name
                 made = {next(iter(known)): made}
             return {name: _from_json(value, known[name]) for name, value in made.items()}
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ServingError(f"{signature} answers something else: {answer!r:.200}") from error
 
 
@@ -349,7 +363,10 @@ def parse_signatures(signature_def: dict) -> dict[str, Signature]:
 
 def _array(name: str, value: Any, known: Tensor) -> np.ndarray:
     if known.dtype == object:  # numpy's own strings drop zeros at the end
-        return np.array(value, dtype=object)
+        files = np.array(value, dtype=object)
+        if not all(isinstance(file, (bytes, str)) for file in files.flat):
+            raise InvalidArgumentError(f"{name} must be files, bytes, in rows of one length")
+        return files
     try:
         given = np.asarray(value)
     except ValueError as error:  # rows of different lengths
@@ -362,6 +379,11 @@ def _array(name: str, value: Any, known: Tensor) -> np.ndarray:
         if known.dtype.kind == "f" or np.array_equal(cast, given):
             return cast
     raise InvalidArgumentError(f"{name} must be {known.dtype}, got {given.dtype} {value!r:.60}")
+
+
+def in_json(array: np.ndarray) -> bool:
+    """Whether JSON can say an array: of one without entries only the last side may be 0."""
+    return 0 not in array.shape[:-1]
 
 
 def _to_json(value: Any) -> Any:
@@ -417,7 +439,7 @@ def decode_stream(
 def _stream(
     client: Client, signature: str, given: str, made: str, chunks: Iterable, others: dict
 ) -> Iterator[np.ndarray]:
-    known = client.signatures[signature]
+    known = client.signature(signature)
     held_back = "last" in known.inputs  # an end must be told, and brings what was held back
     state: dict | None = None
     chunk = None
@@ -464,10 +486,10 @@ def play(
         codes of several frames `(batch, frames, height, width, channels)`; files likewise.
     """
     how = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    [name] = client.signatures["start"].inputs  # frames, or frames_bytes
+    [name] = client.signature("start").inputs  # frames, or frames_bytes
     state = client.predict("start", **{name: frames})
     for action in actions:
-        taken = {"actions": action} if "actions" in client.signatures["step"].inputs else {}
+        taken = {"actions": action} if "actions" in client.signature("step").inputs else {}
         state = client.predict("step", **state, **taken, **how)
         yield state.pop(name)
 
@@ -515,7 +537,7 @@ def png(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(file, "png")
+    Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).save(file, "png")
     return file.getvalue()
 
 
@@ -594,10 +616,10 @@ def main() -> None:
     parser.add_argument(
         "--set",
         type=assignment,
-        nargs="*",
+        action="append",
         default=[],
         metavar="NAME=JSON",
-        help="inputs, such as speaker=[3]",
+        help="an input, such as speaker=[3]; may be given several times",
     )
     args = parser.parse_intermixed_args()  # files after options, too
     if not (args.grpc or args.rest) or not (args.files or args.warmup):
@@ -631,7 +653,16 @@ def main() -> None:
     refused = 0
     for protocol, client in clients.items():
         with client:
+            try:
+                _ = client.signatures
+            except ServingError as error:
+                refused += 1
+                print(f"{protocol}: {type(error).__name__}: {error}")
+                continue
             for source, signature, inputs in requests(client):
+                if protocol == "rest" and not all(map(in_json, map(np.asarray, inputs.values()))):
+                    print(f"{protocol} {source} {signature}: left out, JSON has no empty arrays")
+                    continue
                 start = time.perf_counter()
                 try:
                     answer = client.predict(signature, **inputs)

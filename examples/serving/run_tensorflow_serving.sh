@@ -10,6 +10,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 python=${PYTHON:-.venv/bin/python}
+for program in docker "$python"; do
+    command -v "$program" >/dev/null || {
+        echo "needs $program" >&2
+        exit 1
+    }
+done
 image=${IMAGE:-tensorflow/serving:2.17.0}
 folder=$(mktemp -d)
 container=

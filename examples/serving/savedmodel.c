@@ -35,10 +35,10 @@ static TF_Output find_tensor(TF_Graph *graph, Bytes meta_graph, const char *sign
 /* A picture as a batch of one: uint8 (1, height, width, 3). The file may hold no comments. */
 static TF_Tensor *read_picture(const char *path) {
   FILE *file = fopen(path, "rb");
-  long long width, height;
+  long long width, height, most;
   if (!file) fail("cannot be read", path);
-  if (fscanf(file, "P6 %lld %lld 255", &width, &height) != 2 || fgetc(file) == EOF || width < 1 ||
-      height < 1 || width > 65535 || height > 65535)
+  if (fscanf(file, "P6 %lld %lld %lld", &width, &height, &most) != 3 || fgetc(file) == EOF ||
+      most != 255 || width < 1 || height < 1 || width > 65535 || height > 65535)
     fail("is no PPM picture (P6, 255)", path);
   int64_t sides[] = {1, height, width, 3};
   size_t size = (size_t)height * width * 3;

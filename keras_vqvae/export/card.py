@@ -28,9 +28,9 @@ def card(described: dict[str, Any]) -> str:
         facts,
         "## Signatures",
         *(_signature(signature, of) for signature, of in signatures.items()),
-        "Named sides are open: any batch size will do, 0 too. A scalar has the shape `()`. "
-        "`serving_default` is `reconstruct`. What is out of its range, of a wrong shape, or no "
-        "number is answered INVALID_ARGUMENT, with a message that names the input. "
+        "Named sides may be of any length: any batch size will do, 0 too. A scalar has the shape "
+        "`()`. `serving_default` is `reconstruct`. What is out of its range, of a wrong shape, or "
+        "no number is answered INVALID_ARGUMENT, with a message that names the input. "
         "`signature.json` says all this to programs.",
         "## Use",
         _calls(described),
@@ -84,40 +84,49 @@ def _signature(name: str, of: dict[str, Any]) -> str:
 
 def _range(field: dict[str, Any]) -> str:
     if "exclusiveMinimum" in field:
-        return f"above {field['exclusiveMinimum']:g}" + (
-            f", at most {field['maximum']:g}" if "maximum" in field else ""
+        return f"above {_number(field['exclusiveMinimum'])}" + (
+            f", at most {_number(field['maximum'])}" if "maximum" in field else ""
         )
     limits = [field.get("minimum"), field.get("maximum")]
     if limits == [None, None]:
         return "any"
-    return " to ".join("any" if limit is None else f"{limit:g}" for limit in limits)
+    return " to ".join("any" if limit is None else _number(limit) for limit in limits)
+
+
+def _number(limit: float) -> str:
+    return str(int(limit)) if limit == int(limit) else f"{limit:g}"
 
 
 def _calls(described: dict[str, Any]) -> str:
     name = described["name"]
     ((tensor, _),) = described["signatures"]["encode"]["inputs"].items()
-    to_json, array = "x.tolist()", "x"
+    to_json, array, begin = "x.tolist()", "x", ""
     if tensor.endswith("_bytes"):
-        to_json = '[{"b64": base64.b64encode(x).decode()} for x in files]'
-        array = "np.array(files, object)"
+        kind = "sound.wav" if tensor.startswith("waveform") else "picture.png"
+        to_json = '[{"b64": base64.b64encode(file).decode()} for file in files]'
+        array, begin = "np.array(files, object)", f'files = [open("{kind}", "rb").read()]\n'
+        if tensor.startswith("frames"):  # (batch, time)
+            to_json, array = f"[{to_json}]", "np.array([files], object)"
+    more = ("import base64\n", "import numpy as np\n") if begin else ("", "")
     return f"""\
 REST takes all inputs by name, scalars as numbers; of one output it gives the values alone, of
 several a dict by name. Bytes are `{{"b64": ...}}`, both ways.
 
 ```python
-import requests
-request = {{"signature_name": "encode", "inputs": {{"{tensor}": {to_json}}}}}
+{more[0]}import requests
+{begin}request = {{"signature_name": "encode", "inputs": {{"{tensor}": {to_json}}}}}
 url = "http://localhost:8501/v1/models/{quote(name)}:predict"
 answer = requests.post(url, json=request, timeout=10)
 codes = answer.json()["outputs"]
 ```
 
-gRPC sends arrays as bytes, not as text (`pip install tensorflow-serving-api`):
+gRPC sends arrays as bytes, not as text; it needs tensorflow-serving-api, of the version of your
+TensorFlow:
 
 ```python
-import grpc, tensorflow as tf
+{more[1]}import grpc, tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-channel = grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
+{begin}channel = grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
 request = predict_pb2.PredictRequest()
 request.model_spec.name, request.model_spec.signature_name = {name!r}, "encode"
 request.inputs["{tensor}"].CopyFrom(tf.make_tensor_proto({array}))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_vqvae.export.fields import Field, shape_text
+from keras_vqvae.export.fields import MOST_CODES_IN_ALL, Field, shape_text
 
 
 def checked(fields: Sequence[Field], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -48,6 +48,15 @@ def whole_steps(name: str, x: tf.Tensor, unit: int) -> tf.Tensor:
     """`x` `(batch, time, ...)`, after a check that its time is whole steps, and at least one."""
     time, message = tf.shape(x)[1], f"{name} must be a positive multiple of {unit} in time, got"
     return with_checks(x, [asserted((time > 0) & (time % unit == 0), message, time)])
+
+
+def few_codes(name: str, *factors: Any) -> Any:
+    """A check that a request asks for no more codes in all, a product, than it may."""
+    total = tf.constant(1, tf.int64)
+    for factor in factors:
+        total *= tf.cast(factor, tf.int64)
+    message = f"{name} must be of at most {MOST_CODES_IN_ALL} codes in all, got"
+    return asserted(total <= MOST_CODES_IN_ALL, message, total)
 
 
 def with_checks(x: tf.Tensor, checks: list) -> tf.Tensor:

@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+_REMOTE = {"gs:", "s3:", "hdfs:", "viewfs:", "abfs:", "abfss:", "http:", "https:", "file:"}
+
 
 def check_folder(path: Path, overwrite: bool) -> None:
     """Raises `ValueError` where a version cannot be written; warns where nothing will serve it."""
-    if ":/" in str(path):  # gs://bucket, of which Path makes gs:/bucket
+    if _REMOTE & set(path.parts):  # gs://bucket, of which Path makes gs:/bucket
         raise ValueError(f"path: cannot write a SavedModel to {path}: only to a local folder")
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
@@ -64,7 +66,7 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
         overwrite: whether what is there by then may be replaced.
 
     Raises:
-        ValueError: no folder can be made there, or one is there by then.
+        ValueError: no folder can be made there, or something is there by then.
     """
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -76,7 +78,10 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
         raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
     try:
         write(place / "new")
-        _put(place / "new", path, place / "old", overwrite)
+        try:
+            _put(place / "new", path, place / "old", overwrite)
+        except OSError as error:
+            raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         _remove_empty(missing)

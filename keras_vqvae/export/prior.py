@@ -7,7 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import asserted, at_least_one_code, one_for_each, with_checks
+from keras_vqvae.export.checks import (
+    at_least_one_code,
+    few_codes,
+    one_for_each,
+    with_checks,
+)
 from keras_vqvae.export.endpoints import Endpoints
 from keras_vqvae.export.fields import (
     BATCH,
@@ -78,9 +83,9 @@ def add_endpoints(
     ) -> dict:
         length: Any = None
         if any_length:
-            codes_in_all, most = number * more[0], f"must be at most {MOST_CODES_IN_ALL}, got"
-            fits = codes_in_all <= MOST_CODES_IN_ALL
-            length = with_checks(more[0], [asserted(fits, f"number * length {most}", codes_in_all)])
+            length = with_checks(more[0], [few_codes("number * length", number, more[0])])
+        elif MOST_EXAMPLES * prior.num_positions > MOST_CODES_IN_ALL:
+            number = with_checks(number, [few_codes("number", number, prior.num_positions)])
         each = None
         for given in more[1:] if any_length else more:
             each = functional.never_empty(one_for_each("condition", given, number))

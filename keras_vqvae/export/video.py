@@ -15,6 +15,7 @@ VQ-VAE, and:
   Of a `VideoVQVAE` a step is `frames_per_code` frames: `actions` and `frames` have that axis.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import tensorflow as tf
 
 from keras_vqvae import functional, sampling
 from keras_vqvae.export import image
-from keras_vqvae.export.checks import asserted, whole_steps, with_checks
+from keras_vqvae.export.checks import asserted, few_codes, whole_steps, with_checks
 from keras_vqvae.export.endpoints import Endpoints
 from keras_vqvae.export.fields import (
     BATCH,
@@ -80,6 +81,8 @@ def add_endpoints(endpoints: Endpoints, predictor: VideoPredictor, example: np.n
     ) -> dict:
         """Frames and codes of steps, from those of the past."""
         batch, steps = tf.shape(codes)[0], tf.shape(given)[1]
+        enough = few_codes("batch * steps", batch, steps, math.prod(predictor.grid_shape))
+        given = with_checks(given, [enough])
         some, examples = functional.never_empty(codes), tf.range(tf.maximum(batch, 1))
         given = functional.never_empty(given)
         recent = some[:, -(past // each) :]

@@ -50,7 +50,7 @@ class VideoPredictor(Model):
     those of this place and no other. With `guidance` w codes are drawn by `l + w (l - l0)`, logits
     with and without the context (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance"; of
     video Song et al. 2025, "History-Guided Video Diffusion"): what the context speaks for counts
-    for more. 0.3 is a good deal; each code then takes two passes. The likelihoods of `fit` and
+    for more. 0.3 is much; each code then takes two passes. The likelihoods of `fit` and
     `log_prob` are without it. `predictor.guidance` can be set at any time.
 
     Of a `VideoVQVAE` a step is `frames_per_code` frames at once, given as many actions. Its codes

@@ -282,6 +282,19 @@ def test_dropout_hides_the_context_in_training_only() -> None:
     assert_same(never(x, training=True), never(x))
 
 
+@pytest.mark.tensorflow  # JAX compiles always
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+def test_what_xla_draws_is_what_a_graph_draws(guidance: float) -> None:
+    model, context, given = make(sharp=0.4), codes(3, CONTEXT), actions("discrete", 3, 10)
+    model.guidance = guidance
+    drawn = []
+    for jit_compile in (False, True):
+        model.compile("sgd", jit_compile=jit_compile)
+        drawn.append(model.imagine(context, given, seed=0, batch_size=2, verbose=0))
+    np.testing.assert_array_equal(*drawn)
+    assert len(np.unique(drawn[0])) > 3
+
+
 def test_guidance_speaks_for_what_the_context_speaks_for() -> None:
     """With logits of which all is known; and it is kept in the file."""
     known, without = np.log([0.6, 0.3, 0.1, 1e-4]), np.log([0.6, 0.1, 0.3, 1e-6])

@@ -143,7 +143,8 @@ def _spoiled(name: str, field: dict, x: np.ndarray) -> Iterator[tuple[np.ndarray
     elif field["shape"][:1] in (["1 or batch"], ["1 or number"]):
         yield np.concatenate([x, x]), f"{name} must be one, or one for each"
     if field["dtype"] == "string" and x.size:
-        yield np.full_like(x, b"not such a file"), "."  # in TensorFlow's own words
+        form = "WAV|RIFF" if name.startswith("waveform") else "must be JPEG or PNG"
+        yield np.full_like(x, b"not such a file"), form
     wrong = []
     if field["dtype"] == "float32":
         wrong += [np.nan, np.inf, -np.inf]

@@ -442,11 +442,14 @@ def test_the_deadline_is_of_the_first_call_too() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ServingError", "no signatures"),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nlost", "ServingError", "lost"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "UnavailableError", ""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "DeadlineExceededError", "no whole"),
     ],
 )
 def test_whatever_a_server_answers_is_a_named_error(
     answer: bytes, error: str, message: str
 ) -> None:
+    timeout = 0.2 if error == "DeadlineExceededError" else 30.0
+    given_up = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -454,13 +457,16 @@ def test_whatever_a_server_answers_is_a_named_error(
             with connection:
                 connection.recv(65536)
                 connection.sendall(answer)
+                if timeout < 1:  # it stops halfway, and does not hang up
+                    given_up.wait(30)
 
         thread = threading.Thread(target=serve)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with example.RestClient(url, "m", retries=0) as client:
+        with example.RestClient(url, "m", retries=0, timeout=timeout) as client:
             with pytest.raises(example.ServingError, match=message) as got:
                 client.predict("encode")
+        given_up.set()
         thread.join()
     assert type(got.value).__name__ == error
 
@@ -468,12 +474,26 @@ def test_whatever_a_server_answers_is_a_named_error(
 def test_an_answer_without_outputs_is_a_named_error(monkeypatch) -> None:
     known = {"encode": example.Signature({}, {"codes": example.Tensor(np.dtype("int32"), (-1,))})}
     client = example.RestClient("http://127.0.0.1:1", "m", signatures=known)
-    for said in ({}, {"outputs": [[1], [2, 3]]}, {"outputs": "none"}):
+    for said in ({}, {"outputs": [[1], [2, 3]]}, {"outputs": "none"}, {"outputs": [2**70]}):
         monkeypatch.setattr(client, "_call", lambda *_, said=said, **__: said)
         with pytest.raises(example.ServingError, match="encode answers something else"):
             client.predict("encode")
     with pytest.raises(ValueError, match='url must be such as "http'):
         example.RestClient("127.0.0.1:8501", "m")
+
+
+def test_what_a_model_cannot_do_is_a_named_error(echo: Callable) -> None:
+    client = echo()
+    streams = (example.encode_stream, example.decode_stream)
+    for ask in (
+        lambda: next(example.play(client, np.zeros((1, 2)), [0])),
+        *(lambda stream=stream: next(stream(client, [np.zeros((1, 2))])) for stream in streams),
+    ):
+        with pytest.raises(example.InvalidArgumentError, match=r"echo has no '.*', but \['serving"):
+            ask()
+    for files in ([[b"a"], [b"b", b"c"]], [1.0], [None]):
+        with pytest.raises(example.InvalidArgumentError, match="images_bytes must be files, bytes"):
+            client.predict(images_bytes=files, number=1)
 
 
 def test_many_clients_at_once(double: Double) -> None:
@@ -557,6 +577,52 @@ def test_script_goes_on_after_a_refusal(double: Double, tmp_path, monkeypatch, c
     with pytest.raises(SystemExit):
         example.main()
     assert "must be NAME=JSON, got 'number=x'" in capsys.readouterr().err
+
+
+def test_script_without_a_server_or_with_a_wrong_name(
+    double: Double, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "a.png").write_bytes(example.png(np.zeros((2, 3, 3), "uint8")))
+    for model, url, error in (
+        ("echo", "http://127.0.0.1:9", "UnavailableError"),
+        ("nobody", double.rest_url, "NotFoundError"),
+    ):
+        line = ["client.py", model, str(tmp_path / "a.png"), "--rest", url]
+        monkeypatch.setattr(sys, "argv", [*line, "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit, match="1 requests failed"):
+            example.main()
+        assert f"rest: {error}: " in capsys.readouterr().out
+
+
+def test_script_leaves_out_what_json_cannot_say(
+    export_once: Callable, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    path = export_once("sound_wavenet")
+    warmup = path / "assets.extra" / "tf_serving_warmup_requests"
+    with Double(path.parents[1], only=["sound_wavenet"]) as double:
+        line = ["client.py", "sound_wavenet", "--rest", double.rest_url, "--warmup", str(warmup)]
+        monkeypatch.setattr(sys, "argv", [*line, "--out", str(tmp_path)])
+        example.main()
+    said = capsys.readouterr().out.splitlines()
+    left_out = [line for line in said if "left out, JSON has no empty arrays" in line]
+    assert len(left_out) == 1 and "decode_stream" in left_out[0] and len(said) > 3
+
+
+def test_one_pixel_sides_are_pictures() -> None:
+    for shape in ((1, 5, 3), (5, 1, 3), (1, 1, 1), (4, 5, 1), (4, 5, 4)):
+        assert tf.io.decode_png(example.png(np.zeros(shape, "uint8"))).shape == shape
+
+
+def test_inputs_may_be_set_one_by_one(double: Double, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "a.png").write_bytes(example.png(np.zeros((2, 3, 3), "uint8")))
+    line = ["client.py", "echo", "--set", "more=1", "--set", "number=4", str(tmp_path / "a.png")]
+    monkeypatch.setattr(
+        sys, "argv", [*line, "--rest", double.rest_url, "--out", str(tmp_path / "out")]
+    )
+    example.main()
+    assert (
+        np.load(tmp_path / "out" / "rest_a_serving_default.npz", allow_pickle=True)["number"] == 5
+    )
 
 
 def test_files_of_answers(tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ def test_c_program_says_what_is_wrong(program: Path, export_once: Callable, tmp_
     for text, message in {
         b"P6\n12 4\n255\n" + bytes(12 * 4 * 3): "error 3: .*images must have shape",
         b"P6\n12 8\n255\n" + bytes(7): "ends too early: .*in.ppm",
+        b"P6\n12 8\n127\n" + bytes(12 * 8 * 3): "is no PPM picture .*in.ppm",
         b"GIF89a": "is no PPM picture .*in.ppm",
     }.items():
         picture.write_bytes(text)
