@@ -20,6 +20,8 @@ from keras_vqvae import (  # noqa: E402
     VectorQuantizer,
     export_savedmodel,
 )
+from keras_vqvae.export import checks  # noqa: E402
+from keras_vqvae.export import prior as export_of_prior  # noqa: E402
 from tests.checks import floats  # noqa: E402
 from tests.serving.graphs import forbidden, ops_of  # noqa: E402
 
@@ -202,6 +204,19 @@ def test_bad_requests_for_samples(with_prior: tuple, changed: dict, message: str
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         served.signatures["sample"](**request(**changed), **condition)
     assert served.signatures["sample"](**request(), **condition)["codes"].shape == (3, 4, 6)
+
+
+def test_more_codes_than_a_request_may_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (checks, export_of_prior):
+        monkeypatch.setattr(module, "MOST_CODES_IN_ALL", 100)
+    export_savedmodel(trained(), tmp_path / "1", prior=prior_of("none"))
+    served = tf.saved_model.load(str(tmp_path / "1"))
+    assert served.signatures["sample"](**request(4))["codes"].shape == (4, 4, 6)
+    message = r"number must be of at most 100 codes in all, got\] \[120\]"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        served.signatures["sample"](**request(5))
 
 
 def test_bad_conditions_in_requests(with_prior: tuple) -> None:

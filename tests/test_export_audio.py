@@ -192,7 +192,9 @@ def test_samples(exported: tuple) -> None:
             codes=tf.constant(codes[:, :0]), condition=tf.constant(SPEAKERS)
         )
     feed |= {"number": tf.constant(1000), "length": tf.constant(2000)}
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 1048576, got\] \[2000000"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"at most 1048576 codes in all, got\] \[2000000"
+    ):
         served.signatures["sample"](condition=tf.constant(SPEAKERS[:1]), **feed)
 
 

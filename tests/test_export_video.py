@@ -69,6 +69,11 @@ BAD: dict[str, tuple] = {
     "short context": ("predict", {"frames": frames(3, CONTEXT - 1)}, "frames must be at least 2"),
     "another size": ("predict", {"frames": frames(3, 3)[:, :, :4]}, "frames must have shape"),
     "action": ("predict", {"actions": np.full((3, 2), 3, "int32")}, r"actions must be in \[0, 3\)"),
+    "too much": (
+        "predict",
+        {"frames": frames(175, CONTEXT), "actions": np.zeros((175, 1024), "int32")},
+        r"batch \* steps must be of at most 1048576 codes in all, got\] \[1075200\]",
+    ),
     "examples": (
         "predict",
         {"actions": np.zeros((2, 2), "int32")},
