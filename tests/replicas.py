@@ -27,6 +27,7 @@ from keras_vqvae import (
     ParallelDecoder,
     PixelCNN,
     VectorQuantizer,
+    VideoPredictor,
     WaveNet,
     WaveNetDecoder,
 )
@@ -162,6 +163,19 @@ def _wavenet() -> keras.Model:
     return WaveNet(16, num_classes=4, burn_in=2, **small)
 
 
+def _video(count: int) -> dict:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (count, 4, 2, 2)).astype("int32")
+    return {"codes": codes, "actions": rng.integers(0, 3, (count, 4)).astype("int32")}
+
+
+def _predictor() -> keras.Model:
+    small: dict = {"hidden": 8, "past_dilations": (1, 2), "num_layers": 2}
+    # Which frames lose their context is another thing on each replica.
+    vqvae = ImageVQVAE((8, 8, 3), 16, 4, hidden=8, residual_hidden=4)
+    return VideoPredictor(vqvae, 3, context_frames=2, context_dropout=0.0, **small)
+
+
 _RESTARTING = {"expiry": 0.09, "decay": 0.5}
 
 # 57 = 3*16 + 9: the last batch is uneven. 49 = 3*16 + 1: it leaves replicas without an example.
@@ -185,6 +199,7 @@ CASES = {
     # rounding gives it, which from step to step amplifies differences a hundred times.
     "sound_in_parallel": Case(_audio(parallel=True), _sound, count=9, steps=1, rate=0.01),
     "prior_of_sound": Case(_wavenet, _sequences, count=49),
+    "video": Case(_predictor, _video, count=49),
     "own_networks_with_regularizers": Case(_own_networks, _images, count=49),
     # With `add_loss`: Keras logs a wrong loss, and its own "mse" is a mean of the replicas' means,
     # right only for even batches.

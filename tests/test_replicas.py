@@ -9,12 +9,12 @@ from tests.replicas import CASES, check_differences, run_program
 pytestmark = pytest.mark.tensorflow
 
 
-# Start, restart and `adapt` of a codebook, a prior, sound, empty replicas. The others are long.
+# Start, restart and `adapt` of a codebook, a prior, sound, video, empty replicas. Others are long.
 SHORT = {
     2: tuple(
         n
         for n in CASES
-        if n in ("prior", "layer_alone_restarts")
+        if n in ("prior", "video", "layer_alone_restarts")
         or (n.startswith(("ema", "sound", "own")) and n != "ema_restarts_empty_replica")
     ),
     4: ("ema_restarts_empty_replica",),
