@@ -140,7 +140,7 @@ def turning_world(folder: Path, count: int, length: int) -> None:
 def test_a_run_on_episodes_of_ones_own(tmp_path: Path, capsys, monkeypatch) -> None:
     (tmp_path / "data").mkdir()
     turning_world(tmp_path / "data", 4, 24)
-    monkeypatch.setattr(example, "LONG", 20)
+    monkeypatch.setattr(example, "LONG", 30)
     line = ["--data", str(tmp_path / "data"), "--size", "32", "--steps", "2"]
     line += ["--actions", "forward,left,right"]
     status = example.main([*line, "--out", str(tmp_path / "run")])
@@ -228,7 +228,7 @@ def test_of_one_long_episode_the_end_is_held_out(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_run_on_grey_frames_with_buttons(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(example, "LONG", 20)
+    monkeypatch.setattr(example, "LONG", 30)
     held = np.random.default_rng(0).integers(0, 2, (24, 2)).astype(bool)
     folder = in_folder(tmp_path / "data", held, held, held, channels=1)
     line = ["--data", str(folder), "--steps", "2", "--actions", "fire,jump"]
@@ -241,7 +241,7 @@ def test_a_run_on_grey_frames_with_buttons(tmp_path: Path, capsys, monkeypatch) 
 def test_a_run_with_codes_that_span_time(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "data").mkdir()
     turning_world(tmp_path / "data", 4, 40)
-    monkeypatch.setattr(example, "LONG", 20)
+    monkeypatch.setattr(example, "LONG", 30)
     line = ["--data", str(tmp_path / "data"), "--size", "32", "--steps", "2"]
     line += ["--actions", "forward,left,right"]
     line += ["--frames-per-code", "2", "--out", str(tmp_path / "run")]
