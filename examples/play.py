@@ -232,10 +232,8 @@ def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str], float]:
         predictor = keras.models.load_model(folder / "predictor.keras")
     with np.load(folder / "contexts.npz") as file:
         contexts = file["frames"]
-    measured = folder / "metrics.json"  # not there while a run goes on
-    figures = json.loads(measured.read_text()) if measured.exists() else {}
     actions = json.loads((folder / "actions.json").read_text())
-    return predictor, contexts, actions, figures.get("temperature", 1.0)
+    return predictor, contexts, actions, zoo.temperature_of(folder)
 
 
 def main() -> None:

@@ -95,8 +95,9 @@ class Preset:
 
 
 # Of many places, for one that was never seen.
-MANY_MAPS = tuple(dict.fromkeys(TRAINING_MAPS + FREEDOOM_MAPS))
-MANY_MAPS = tuple(name for name in MANY_MAPS if name not in HELD_OUT_MAPS)
+MANY_MAPS = tuple(
+    name for name in dict.fromkeys(TRAINING_MAPS + FREEDOOM_MAPS) if name not in HELD_OUT_MAPS
+)
 PRESETS = {
     "tiny": Preset(TRAINING_MAPS, 5000, 8, 96, 2500, 96, 3, 2000, 8, 10, 0.0, 0.7),
     "small": Preset(MANY_MAPS, 2000, 8, 96, 12_000, 96, 4, 24_000, 8, 10, 0.3),
@@ -242,8 +243,10 @@ def starts(held_out: dict, context: int) -> np.ndarray:
     return np.concatenate(contexts)
 
 
-def measure(predictor: VideoPredictor, data: Data, preset: Preset) -> tuple[dict, dict]:
-    """All figures, and predictions to show."""
+def measure(
+    predictor: VideoPredictor, data: Data, begins: np.ndarray, preset: Preset
+) -> tuple[dict, dict]:
+    """All figures, and predictions to show; of one action alone from some of `begins`."""
     vqvae, given = predictor.vqvae, preset.context
     figures: dict = {}
     shown: dict = {}
@@ -326,18 +329,13 @@ def measure(predictor: VideoPredictor, data: Data, preset: Preset) -> tuple[dict
             alive["share of turns obeyed"] = video_scores.obedience(*late, left, right)["share"]
         figures[name][f"after {LONG} frames"] = alive
         shown[f"{name}, {LONG} frames"] = {"prediction": long[:4, ::10]}
-    context = starts(data.held_out, given)
-    context = context[video_scores.evenly(len(context), 4)]
-    for action, what in enumerate(data.names):
-        if data.actions != "continuous":
-            one = np.int32(action) if data.actions == "discrete" else one_button(data, action)
-            same = np.broadcast_to(one, (len(context), STEPS, *one.shape))
-            shown[f"always {what}"] = {"prediction": predicted(context, same)}
+    context = begins[video_scores.evenly(len(begins), 4)]
+    count = len(data.names)
+    each = {"discrete": np.arange(count, dtype="int32"), "buttons": np.eye(count, dtype="int32")}
+    for what, one in zip(data.names, each.get(data.actions, ()), strict=False):
+        same = np.broadcast_to(one, (len(context), STEPS, *one.shape))
+        shown[f"always {what}"] = {"prediction": predicted(context, same)}
     return figures, shown
-
-
-def one_button(data: Data, which: int) -> np.ndarray:
-    return np.eye(len(data.names), dtype="int32")[which]
 
 
 def floors(preset: str, figures: dict) -> dict:
@@ -433,11 +431,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         (out / "unfinished_vqvae.keras").replace(out / "vqvae.keras")
     # For examples/play.py.
     runs.write_json(out / "actions.json", data.names)
-    np.savez_compressed(out / "contexts.npz", frames=starts(data.held_out, preset.context))
+    begins = starts(data.held_out, preset.context)
+    np.savez_compressed(out / "contexts.npz", frames=begins)
     predictor = train(out, preset, data)
     if not (out / "metrics.json").exists():
-        figures, shown = measure(predictor, data, preset)
-        dark = bool(data.train[0].frames.mean() < 64)
+        figures, shown = measure(predictor, data, begins, preset)
+        dark = bool(begins.mean() < 64)
         write_pictures(out, shown, dark)
         runs.write_json(
             out / "metrics.json",

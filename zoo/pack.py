@@ -16,7 +16,7 @@ import h5py
 import keras
 import numpy as np
 
-import keras_vqvae  # noqa: F401  (its classes are in the file)
+from keras_vqvae import VideoPredictor
 
 BESIDE = ("metrics.json", "actions.json", "contexts.npz")
 SIGNIFICANT = 9  # bits; the two more that float16 has make files larger by a seventh
@@ -66,7 +66,7 @@ def main() -> None:
     model.save_weights(path)
     if args.float16:
         halve(path)
-    for name in BESIDE:
+    for name in BESIDE if isinstance(model, VideoPredictor) else BESIDE[:1]:
         if (beside := args.model.with_name(name)).exists():
             shutil.copyfile(beside, args.folder / name)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

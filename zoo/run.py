@@ -23,6 +23,12 @@ def folder_of(name: str) -> Path:
     return Path(__file__).parent / name
 
 
+def temperature_of(folder: Path) -> float:
+    """What the figures of a world are of; 1 where there are none."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text()).get("temperature", 1.0) if path.exists() else 1.0
+
+
 def load(name: str) -> keras.Model:
     """The model `name`, with its weights."""
     folder = folder_of(name)
@@ -86,10 +92,7 @@ def show_what_follows(name: str, predictor: VideoPredictor, folder: str, out: Pa
         raise ValueError(f"folder: {folder} has no episode of {first + steps} frames with actions")
     truth = np.stack([episode.frames[: first + steps] for episode in episodes])
     actions = np.stack([episode.actions[: first + steps] for episode in episodes])
-    figures = folder_of(name) / "metrics.json"  # which say what temperature they are of
-    temperature = (
-        json.loads(figures.read_text()).get("temperature", 1.0) if figures.exists() else 1.0
-    )
+    temperature = temperature_of(folder_of(name))
     future = predictor.predict_frames(
         truth[:, :first], actions[:, first - 1 : -1], seed=0, temperature=temperature
     )

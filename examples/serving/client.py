@@ -261,10 +261,11 @@ class RestClient(Client):
     def __init__(self, url: str, model: str, **options: Any) -> None:
         super().__init__(model, **options)
         import requests
+        from urllib3.exceptions import ReadTimeoutError
 
         if not url.startswith(("http://", "https://")):
             raise ValueError(f'url must be such as "http://127.0.0.1:8501", got {url!r}')
-        self._requests = requests
+        self._requests, self._stops_halfway = requests, ReadTimeoutError
         self._session = requests.Session()
         version = "" if self.version is None else f"/versions/{self.version}"
         self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{version}"
@@ -280,7 +281,7 @@ class RestClient(Client):
             raise DeadlineExceededError(f"no answer in {timeout:.3g} s") from error
         except errors.ConnectionError as error:
             # requests says so of an answer that stops halfway, too.
-            if "Read timed out" in str(error):
+            if isinstance(error.args[0] if error.args else None, self._stops_halfway):
                 raise DeadlineExceededError(f"no whole answer in {timeout:.3g} s") from error
             raise UnavailableError(str(error)) from error
         except errors.ChunkedEncodingError as error:  # half an answer

@@ -34,8 +34,8 @@ has {{ "{:,}".format(metrics.parameters.vqvae) }} parameters, the predictor
 <tr><td>{{ what }}: {{ k }}<td>{{ "%.2f"|format(v) }}</tr>{% endfor %}{% endfor %}</table>
 {% endfor %}
 <h2>Frames</h2>
-<p class="small">Where there are two rows of each example, the upper one is what happened, and so
-it is where pictures move. Of the long predictions every tenth frame.{% if metrics.brightened %}
+<p class="small">Where there are two rows of each example, the upper one is what happened; so
+it is in the moving pictures. Of the long predictions every tenth frame.{% if metrics.brightened %}
 Brightened (gamma 2) for display; figures are of the frames as they are.{% endif %}</p>
 {% for name, file in shown.items() %}<h3>{{ name }}</h3><div class="set">
 <img src="predicted/{{ file }}.png" alt="frames in a row">
@@ -62,7 +62,8 @@ def _curve(sets: dict, path: Path) -> None:
             axis.plot(range(1, len(psnr) + 1), psnr, label=what)
         axis.set(title=f"{group}: PSNR, dB", xlabel="step")
         axis.grid(alpha=0.3)
-    axes[0][0].legend()
+    handles, labels = axes[0][-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -107,13 +107,13 @@ def _calls(described: dict[str, Any]) -> str:
         array, begin = "np.array(files, object)", f'files = [open("{kind}", "rb").read()]\n'
         if tensor.startswith("frames"):  # (batch, time)
             to_json, array = f"[{to_json}]", "np.array([files], object)"
-    more = ("import base64\n", "import numpy as np\n") if begin else ("", "")
+    for_rest, for_grpc = ("import base64\n", "import numpy as np\n") if begin else ("", "")
     return f"""\
 REST takes all inputs by name, scalars as numbers; of one output it gives the values alone, of
 several a dict by name. Bytes are `{{"b64": ...}}`, both ways.
 
 ```python
-{more[0]}import requests
+{for_rest}import requests
 {begin}request = {{"signature_name": "encode", "inputs": {{"{tensor}": {to_json}}}}}
 url = "http://localhost:8501/v1/models/{quote(name)}:predict"
 answer = requests.post(url, json=request, timeout=10)
@@ -124,7 +124,7 @@ gRPC sends arrays as bytes, not as text; it needs tensorflow-serving-api, of the
 TensorFlow:
 
 ```python
-{more[1]}import grpc, tensorflow as tf
+{for_grpc}import grpc, tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 {begin}channel = grpc.insecure_channel("localhost:8500", [("grpc.max_receive_message_length", -1)])
 request = predict_pb2.PredictRequest()

@@ -7,17 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import (
-    at_least_one_code,
-    few_codes,
-    one_for_each,
-    with_checks,
-)
+from keras_vqvae.export.checks import at_least_one_code, few_codes, one_for_each, with_checks
 from keras_vqvae.export.endpoints import Endpoints
 from keras_vqvae.export.fields import (
     BATCH,
     MOST_CODES,
-    MOST_CODES_IN_ALL,
     MOST_EXAMPLES,
     SEED,
     TEMPERATURE,
@@ -84,7 +78,7 @@ def add_endpoints(
         length: Any = None
         if any_length:
             length = with_checks(more[0], [few_codes("number * length", number, more[0])])
-        elif MOST_EXAMPLES * prior.num_positions > MOST_CODES_IN_ALL:
+        else:
             number = with_checks(number, [few_codes("number", number, prior.num_positions)])
         each = None
         for given in more[1:] if any_length else more:
