@@ -1,16 +1,21 @@
-# make demo | test | test-all | test-next | lint | bench | lock
+# make demo | test | test-programs | test-all | test-next | lint | bench | lock
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTEST = -m pytest -n 2 --dist loadfile -q --durations=60 --durations-min=3
 
-.PHONY: demo test test-all test-next lint bench lock clean
+.PHONY: demo test test-programs test-all test-next lint bench lock clean
 
 demo: .venv/installed
 	.venv/bin/python examples/image_reconstruction.py --out runs/demo
 	.venv/bin/python examples/image_generation.py runs/demo
 
 test: .venv/installed
-	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long" tests
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not long and not tensorflow" tests
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long and not programs" tests
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not long and not programs and not tensorflow" tests
+
+# Those that start whole programs: examples, workers, servers.
+test-programs: .venv/installed
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "programs and not long" tests
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "programs and not long and not tensorflow" tests
 
 # Without -m the long ones would be skipped.
 test-all: .venv/installed .venv-kserve/installed

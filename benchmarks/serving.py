@@ -618,7 +618,7 @@ def main() -> None:
     parser.add_argument("--signatures", nargs="+", help="only these")
     parser.add_argument("--small", action="store_true", help="tiny models, to try this out")
     parser.add_argument("--soak", type=int, default=10_000, help="requests over the session")
-    parser.add_argument("--soak-grpc", type=int, default=3_000, help="and over gRPC")
+    parser.add_argument("--soak-grpc", type=int, default=10_000, help="and over gRPC")
     parser.add_argument("--soak-clients", type=int, default=4)
     parts = ["overhead", "load", "soak"]
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)

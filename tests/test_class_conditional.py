@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_vqvae import PixelCNN
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "class_conditional.py"
 TINY = ["--pictures", "100", "--codes", "16", "--vqvae-epochs", "1", "--epochs", "1"]

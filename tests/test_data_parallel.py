@@ -9,7 +9,10 @@ import pytest
 from tests.data_parallel import BATCHES, CASES, LONG, SHORT
 from tests.replicas import TOLERANCE, check_differences, run_program
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="needs KERAS_BACKEND=jax")
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(keras.backend.backend() != "jax", reason="needs KERAS_BACKEND=jax"),
+]
 
 
 @functools.cache

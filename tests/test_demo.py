@@ -17,7 +17,7 @@ import pytest
 from keras_vqvae import ImageVQVAE
 from keras_vqvae.data import images
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EXAMPLE = EXAMPLES / "image_reconstruction.py"

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pytest
+
+pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()

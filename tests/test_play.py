@@ -25,7 +25,7 @@ from tests.models.test_video import CONTEXT, frames, make
 from tests.models.test_video_vqvae import frames as clips
 from tests.models.test_video_vqvae import predictor as make_of_video
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 ACTIONS = ["forward", "left", "right"]
 
 

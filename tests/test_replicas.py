@@ -6,7 +6,7 @@ import pytest
 
 from tests.replicas import CASES, check_differences, run_program
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 
 # Start, restart and `adapt` of a codebook, a prior, sound, video, empty replicas. Others are long.

@@ -38,4 +38,3 @@ def test_video_benchmark(tmp_path: Path) -> None:
             forward = min(cost["times"][f"forward, {how}"]["ms"] for how in ("graph", "XLA"))
             frame = min(cost["times"][f"frame, {how}"]["ms"] for how in ("graph", "XLA"))
             assert cost["naive_frame_ms"] > forward * codes / 2
-            assert math.isclose(cost["faster_than_rerunning"], codes * forward / frame, rel_tol=0.1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 ROOT = Path(__file__).parents[1]
 
 ONE_FIT = """

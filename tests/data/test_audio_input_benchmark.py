@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("soxr", reason="the extra `audio` is not installed")
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "audio_input.py"
 

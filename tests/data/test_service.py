@@ -11,7 +11,7 @@ import pytest
 from tests.namespace import in_namespace, require_namespaces
 from tests.test_class_conditional import write_fashion
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "data_service.py"
 # Of how many pictures there are, one server's share alone would not fill an epoch.

@@ -45,15 +45,27 @@ def sound_with_prior(decoder: str, speakers: int | None = SPEAKERS) -> tuple:
     return model, sharpened(WaveNet(model.num_codes, num_classes=speakers, **small))
 
 
+def mixed(make: Callable[[], tuple], policy: str = "mixed_bfloat16") -> tuple:
+    """What `make` makes, of layers that compute in half precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return make()
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 # Name to a model, built and with weights, and its prior or None.
 MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "image": lambda: (image(), None),
     "image_prior": with_prior,
     "image_classes": lambda: with_prior(num_classes=3),
     "image_maps": lambda: with_prior(condition_channels=2),
+    "image_mixed": lambda: mixed(with_prior),
     "sound_source": lambda: sound_with_prior("source"),
     "sound_parallel": lambda: sound_with_prior("parallel", None),
     "sound_wavenet": lambda: sound_with_prior("wavenet"),
+    "sound_mixed": lambda: mixed(lambda: sound_with_prior("wavenet")),
     "sound_wavenet_alone": lambda: (sound("wavenet", None), None),
     "video_discrete": lambda: (test_video.make("discrete", sharp=0.4), None),
     "video_buttons": lambda: (test_video.make("buttons", sharp=0.4, guidance=0.7), None),

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.long]
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow, pytest.mark.long]
 
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
@@ -21,9 +21,10 @@ from tensorflow.core.protobuf import saved_model_pb2  # noqa: E402
 
 from tests.needed import skip_or_fail  # noqa: E402
 from tests.serving import children, loaded  # noqa: E402
-from tests.serving.models import requests  # noqa: E402
+from tests.serving.models import MODELS, requests  # noqa: E402
 
-NAMES = ["image_prior", "sound_source", "video_codes_predictor"]
+FEW = ["image_prior", "sound_source", "video_codes_predictor"]
+REST = [name for name in MODELS if name not in FEW]
 # Ops that OpenVINO has no rule for, and in which signatures.
 UNKNOWN = {"SparseSoftmaxCrossEntropyWithLogits": {"log_prob"}}
 
@@ -43,11 +44,14 @@ def with_default(path: Path, signature: str, folder: Path) -> tuple[str, dict[st
     return str(folder), outputs
 
 
-def test_openvino_agrees(export_once: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [FEW, pytest.param(REST, marks=pytest.mark.long)], ids=["few", "rest"]
+)
+def test_openvino_agrees(export_once: Callable, tmp_path: Path, names: list[str]) -> None:
     if importlib.util.find_spec("openvino") is None:
         skip_or_fail("OPENVINO", "openvino is not installed")
     asked, wanted = [], []
-    for name in NAMES:
+    for name in names:
         path = export_once(name)
         for signature, inputs in requests(name, path).items():
             if "seed" in inputs:

@@ -17,7 +17,11 @@ import keras
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(1800)]  # one process, many models
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.tensorflow,
+    pytest.mark.timeout(1800),  # one process, many models
+]
 
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
