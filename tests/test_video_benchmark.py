@@ -36,5 +36,4 @@ def test_video_benchmark(tmp_path: Path) -> None:
         for cost in result[name]["cost"]:
             assert math.prod(cost["grid"]) == codes
             forward = min(cost["times"][f"forward, {how}"]["ms"] for how in ("graph", "XLA"))
-            frame = min(cost["times"][f"frame, {how}"]["ms"] for how in ("graph", "XLA"))
             assert cost["naive_frame_ms"] > forward * codes / 2
