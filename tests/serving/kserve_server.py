@@ -1,6 +1,6 @@
 """KServe's model server, of the package `kserve`, on 127.0.0.1: what `test_kserve.py` talks to.
 
-    python kserve_server.py NAME FOLDER PORT
+    python kserve_server.py PORT NAME=FOLDER [NAME=FOLDER ...]
 
 Runs in an environment of its own (`make .venv-kserve/installed`) and imports nothing of this
 package. HTTP, its parsing and both protocols, V1 and V2, are KServe's; from there to the SavedModel
@@ -62,7 +62,7 @@ class SavedModel(Model):
             function = self.loaded.signatures[signature]
             specs = function.structured_input_signature[1]
             tensors = {key: tf.constant(x, specs[key].dtype) for key, x in inputs.items()}
-            return {key: x.numpy() for key, x in function(**tensors).items()}
+            return {key: np.asarray(x) for key, x in function(**tensors).items()}
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(str(error)) from error
         except tf.errors.InvalidArgumentError as error:
@@ -70,9 +70,10 @@ class SavedModel(Model):
 
 
 if __name__ == "__main__":
-    name, folder, port = sys.argv[1:]
+    port, *served = sys.argv[1:]
     models = ModelRepository()
-    models.update(SavedModel(name, folder))
+    for each in served:
+        models.update(SavedModel(*each.split("=", 1)))
     server = RESTServer(
         "kserve.model_server:app",
         DataPlane(model_registry=models),
