@@ -12,7 +12,7 @@ test: .venv/installed
 	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long and not programs" tests
 	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not long and not programs and not tensorflow" tests
 
-# Those that start whole programs: examples, workers, servers.
+# Whole programs (examples, workers, servers) and exported models.
 test-programs: .venv/installed
 	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "programs and not long" tests
 	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "programs and not long and not tensorflow" tests

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_vqvae import PixelCNN, VideoPredictor, export_savedmodel
 from tests.models.test_video import CONTEXT, KINDS, actions, frames, make
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 HOW = {"seed": 3, "temperature": np.float32(0.8), "top_k": 5, "top_p": np.float32(0.95)}
 
 

@@ -26,7 +26,7 @@ from tests.models.test_video_vqvae import (
 )
 from tests.test_export_video import HOW, answer
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ KINDS = ("ema", "gradient", "prior", "prior_of_classes", "sound_by_wavenet", "so
 LOW = ("mixed_bfloat16", "mixed_float16")
 REST = {
     ("sound_by_wavenet", "mixed_float16"),
+    ("sound_by_wavenet", "mixed_bfloat16"),
     ("sound_in_parallel", "mixed_bfloat16"),
     ("gradient", "mixed_bfloat16"),
     ("prior", "mixed_float16"),

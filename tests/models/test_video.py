@@ -67,7 +67,11 @@ def data(kind: str, x: np.ndarray) -> Any:
     return x if given is None else {name: x, "actions": given}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# What differs between kinds of actions, other tests see.
+@pytest.mark.parametrize(
+    "kind",
+    ["discrete", *(pytest.param(k, marks=pytest.mark.long) for k in KINDS if k != "discrete")],
+)
 def test_shared_checks(kind: str, tmp_path: Path) -> None:
     model = make(kind)
     parts = (model._past, model._changes, model._scale, model.frame_model)
@@ -324,6 +328,7 @@ def test_guided_predictions_are_other_ones_and_follow_the_attribute() -> None:
     np.testing.assert_array_equal(model.imagine(context, given, seed=0), plain)
 
 
+@pytest.mark.tensorflow  # XLA takes a minute
 def test_it_learns_to_obey() -> None:
     keras.utils.set_random_seed(0)
     model = make(hidden=16)

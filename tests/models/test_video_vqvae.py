@@ -93,6 +93,7 @@ def test_context_is_what_is_seen(blocks: int) -> None:
     assert model.decoder.context == (steps - 1 - first, 0)
 
 
+@pytest.mark.tensorflow  # XLA takes half a minute
 def test_it_learns() -> None:
     keras.utils.set_random_seed(1)
     model = VideoVQVAE(SHAPE, 16, 4, hidden=8, residual_blocks=1)
@@ -163,7 +164,7 @@ def data(kind: str, x: np.ndarray) -> Any:
     return x if given is None else {"frames" if x.ndim == 5 else "codes": x, "actions": given}
 
 
-@pytest.mark.parametrize("kind", ("none", "buttons"))
+@pytest.mark.parametrize("kind", ["buttons", pytest.param("none", marks=pytest.mark.long)])
 def test_shared_checks_of_its_predictor(kind: str, tmp_path: Path) -> None:
     model = predictor(kind)
     parts = (model._past, model._changes, model._scale, model.frame_model)
