@@ -45,10 +45,10 @@ def sound_with_prior(decoder: str, speakers: int | None = SPEAKERS) -> tuple:
     return model, sharpened(WaveNet(model.num_codes, num_classes=speakers, **small))
 
 
-def mixed(make: Callable[[], tuple], policy: str = "mixed_bfloat16") -> tuple:
+def mixed(make: Callable[[], tuple]) -> tuple:
     """What `make` makes, of layers that compute in half precision."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         return make()
     finally:

@@ -46,7 +46,11 @@ def with_default(path: Path, signature: str, folder: Path) -> tuple[str, dict[st
 
 
 @pytest.mark.parametrize(
-    "names", [FEW, pytest.param(REST, marks=pytest.mark.long)], ids=["few", "rest"]
+    "names",
+    [
+        pytest.param(FEW, id="few"),
+        pytest.param(REST, id="rest", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_openvino_agrees(export_once: Callable, tmp_path: Path, names: list[str]) -> None:
     if importlib.util.find_spec("openvino") is None:
