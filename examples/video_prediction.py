@@ -1,6 +1,6 @@
 """Learn a world from video with actions, and predict what a person would see.
 
-    python examples/video_prediction.py                    # eleven minutes on two CPU cores
+    python examples/video_prediction.py                    # 11 to 15 minutes on two CPU cores
     python examples/video_prediction.py --preset small     # two hours
     python examples/video_prediction.py --frames-per-code 2     # codes that span time
     python examples/video_prediction.py --data episodes/ --actions forward,left,right   # your own
@@ -11,7 +11,7 @@ sec. 4.4). The default data are walks through maps of ViZDoom, recorded here; fi
 episodes that were held out, and of a map that training never saw. Your own are .npz files, or MP4
 and CSV files (docs/input.md), with actions that are numbers, buttons or vectors; every tenth of
 them is held out, or the last tenth of a single one. Both presets have 8×8 codes a
-frame; `small` trains longer, on 69 maps, and predicts with guidance: it has been run whole on 17 of
+frame, and predict with guidance; `small` trains longer, on 69 maps: it has been run whole on 17 of
 them (docs/architecture.md).
 
 Open report.html in the folder of the run. `python examples/play.py RUN` walks through the learned
@@ -99,7 +99,7 @@ MANY_MAPS = tuple(
     name for name in dict.fromkeys(TRAINING_MAPS + FREEDOOM_MAPS) if name not in HELD_OUT_MAPS
 )
 PRESETS = {
-    "tiny": Preset(TRAINING_MAPS, 5000, 8, 96, 2500, 96, 3, 2000, 8, 10, 0.0, 0.7),
+    "tiny": Preset(TRAINING_MAPS, 5000, 8, 96, 2500, 96, 3, 2000, 8, 10, 0.3, 0.7),
     "small": Preset(MANY_MAPS, 2000, 8, 96, 12_000, 96, 4, 24_000, 8, 10, 0.3),
 }
 
