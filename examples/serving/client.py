@@ -78,6 +78,7 @@ class Client:
             worth a retry. Calls have no effects, so that one made twice does no harm.
         backoff: pause before the first retry, in seconds; each next one is twice as long.
         signatures: what the model can be asked, for servers that cannot tell.
+        headers: sent with every call, such as `{"authorization": "Bearer ..."}`.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class Client:
         retries: int = 5,
         backoff: float = 0.1,
         signatures: dict[str, Signature] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         self.model, self.version = model, version
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
-        self._signatures = signatures
+        self._signatures, self._headers = signatures, headers or {}
 
     def __enter__(self) -> "Client":
         return self
@@ -190,9 +192,12 @@ class GrpcClient(Client):
 
     Args:
         address: "host:port".
+        credentials: of TLS, such as `grpc.ssl_channel_credentials()`; None for no TLS.
     """
 
-    def __init__(self, address: str, model: str, **options: Any) -> None:
+    def __init__(
+        self, address: str, model: str, credentials: Any | None = None, **options: Any
+    ) -> None:
         super().__init__(model, **options)
         try:
             import grpc
@@ -207,7 +212,11 @@ class GrpcClient(Client):
         self._grpc, self._tf = grpc, tf
         self._messages = predict_pb2, get_model_metadata_pb2
         limits = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-        self._channel = grpc.insecure_channel(address, options=limits)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=limits)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=limits)
+        self._sent = [(name.lower(), value) for name, value in self._headers.items()]
         self._stub = PredictionServiceStub(self._channel)
 
     def close(self) -> None:
@@ -218,7 +227,7 @@ class GrpcClient(Client):
         if self.version is not None:
             request.model_spec.version.value = self.version
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, metadata=self._sent)
         except self._grpc.RpcError as error:
             raise _ERRORS.get(error.code().name, ServingError)(error.details()) from error
 
@@ -255,10 +264,12 @@ class RestClient(Client):
     pictures needs `GrpcClient`. The deadline holds for each wait for data.
 
     Args:
-        url: such as "http://127.0.0.1:8501".
+        url: such as "http://127.0.0.1:8501", or of https.
+        verify: of https, the file of the certificate authorities to trust; True for those that
+            requests trusts.
     """
 
-    def __init__(self, url: str, model: str, **options: Any) -> None:
+    def __init__(self, url: str, model: str, verify: str | bool = True, **options: Any) -> None:
         super().__init__(model, **options)
         import requests
         from urllib3.exceptions import ReadTimeoutError
@@ -266,7 +277,8 @@ class RestClient(Client):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f'url must be such as "http://127.0.0.1:8501", got {url!r}')
         self._requests, self._stops_halfway = requests, ReadTimeoutError
-        self._session = requests.Session()
+        self._session, self._verify = requests.Session(), verify
+        self._session.headers.update(self._headers)
         version = "" if self.version is None else f"/versions/{self.version}"
         self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{version}"
 
@@ -276,7 +288,9 @@ class RestClient(Client):
     def _call(self, method: str, path: str, timeout: float, **what: Any) -> dict:
         errors = self._requests.exceptions
         try:
-            answer = self._session.request(method, self._url + path, timeout=timeout, **what)
+            answer = self._session.request(
+                method, self._url + path, timeout=timeout, verify=self._verify, **what
+            )
         except errors.Timeout as error:
             raise DeadlineExceededError(f"no answer in {timeout:.3g} s") from error
         except errors.ConnectionError as error:

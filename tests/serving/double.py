@@ -33,6 +33,7 @@ HTTP = {
     Code.INVALID_ARGUMENT: 400,
     Code.NOT_FOUND: 404,
     Code.FAILED_PRECONDITION: 400,
+    Code.UNAUTHENTICATED: 401,
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
@@ -123,6 +124,9 @@ class Double:
         folder: with a folder NAME/VERSION for each model.
         threads: how many gRPC requests are answered at a time.
         only: names of the models to serve; all, if None.
+        certificate: files of a certificate and its key, for TLS; none, if None.
+        token: what predictions and questions for signatures must have as the header
+            `authorization`; nothing, if None.
 
     Attributes:
         predictions: how many were asked for.
@@ -131,8 +135,16 @@ class Double:
         delay: seconds that a prediction waits before it is made.
     """
 
-    def __init__(self, folder: Path, threads: int = 4, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 4,
+        only: Collection[str] | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        token: str | None = None,
+    ) -> None:
         self.predictions, self.unavailable, self.delay = 0, 0, 0.0
+        self.token = token
         self._lock = threading.Lock()
         self.servables: dict[str, Servable] = {}
         self.warmed_up: dict[str, list[str]] = {}
@@ -142,12 +154,18 @@ class Double:
                 newest = max(versions, key=lambda path: int(path.name))
                 self.servables[model.name] = Servable(newest)
                 self.warmed_up[model.name] = self.servables[model.name].warm_up()
-        self._rest = make_server("127.0.0.1", 0, _rest_app(self), threaded=True)
-        self.rest_url = f"http://127.0.0.1:{self._rest.server_port}"
+        app, tls = _rest_app(self), certificate and tuple(map(str, certificate))
+        self._rest = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=tls)
+        self.rest_url = f"http{'s' if tls else ''}://127.0.0.1:{self._rest.server_port}"
         self._thread = threading.Thread(target=self._rest.serve_forever, daemon=True)
         self._thread.start()
         self._grpc = _grpc_server(self, threads)
-        port = self._grpc.add_insecure_port("127.0.0.1:0")
+        if certificate is None:
+            port = self._grpc.add_insecure_port("127.0.0.1:0")
+        else:
+            chain, key = (file.read_bytes() for file in certificate)
+            credentials = grpc.ssl_server_credentials([(key, chain)])
+            port = self._grpc.add_secure_port("127.0.0.1:0", credentials)
         self.grpc_address = f"127.0.0.1:{port}"
         self._grpc.start()
 
@@ -164,6 +182,10 @@ class Double:
         self._rest.server_close()
         for servable in self.servables.values():
             servable.close()
+
+    def check(self, token: str | None) -> None:
+        if self.token not in (None, token):
+            raise RefusedError(Code.UNAUTHENTICATED, "the double was told of another token")
 
     def find(self, name: str, version: int | None) -> Servable:
         servable = self.servables.get(name)
@@ -196,10 +218,14 @@ def _grpc_server(double: Double, threads: int) -> grpc.Server:
     def version_of(spec: Any) -> int | None:
         return spec.version.value if spec.HasField("version") else None
 
+    def check(context: Any) -> None:
+        double.check(dict(context.invocation_metadata()).get("authorization"))
+
     class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
             spec, response = request.model_spec, predict_pb2.PredictResponse()
             try:
+                check(context)
                 inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
                 signature = spec.signature_name or "serving_default"
                 outputs = double.predict(spec.name, version_of(spec), signature, inputs)
@@ -215,6 +241,7 @@ def _grpc_server(double: Double, threads: int) -> grpc.Server:
         def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
             spec, response = request.model_spec, get_model_metadata_pb2.GetModelMetadataResponse()
             try:
+                check(context)
                 servable = double.find(spec.name, version_of(spec))
             except RefusedError as error:
                 context.abort(error.code, error.message)
@@ -250,6 +277,10 @@ def _rest_app(double: Double) -> flask.Flask:
     @app.errorhandler(RefusedError)
     def refused(error: RefusedError) -> tuple:
         return {"error": error.message}, HTTP.get(error.code, 500)
+
+    @app.before_request
+    def check() -> None:
+        double.check(flask.request.headers.get("authorization"))
 
     def predict(name: str, version: int | None = None) -> dict:
         body = flask.request.get_json(force=True, silent=True)

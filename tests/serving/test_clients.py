@@ -7,6 +7,7 @@ KERAS_VQVAE_SERVING_MODELS (the folder that it serves, NAME/1 for names of `mode
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file by the mark
     pytest.skip("SavedModels are TensorFlow's", allow_module_level=True)
 
+import grpc  # noqa: E402
 import requests  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc  # noqa: E402
@@ -274,8 +276,6 @@ def test_rows_versions_and_states_over_plain_rest(served: Served, reference, goo
 
 
 def test_state_over_grpc(served: Served) -> None:
-    import grpc
-
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = served.name
     with grpc.insecure_channel(served.grpc_address) as channel:
@@ -401,6 +401,37 @@ def test_deadlines(echo: Callable, double: Double) -> None:
         client.predict(images_bytes=FILES, number=0, timeout=0.1)
     double.delay = 0.0
     assert client.predict(images_bytes=FILES, number=0)["number"] == 1
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=double "
+        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out certificate.pem".split(),
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_tls_and_headers(protocol: str, folder: Path, certificate: tuple[Path, Path]) -> None:
+    def client(authority: Path | None, **options: Any) -> example.Client:
+        options = {**options, "retries": 0, "timeout": 20}
+        if protocol == "grpc":
+            credentials = grpc.ssl_channel_credentials(authority and authority.read_bytes())
+            return example.GrpcClient(double.grpc_address, "echo", credentials, **options)
+        trusted = str(authority) if authority else True
+        return example.RestClient(double.rest_url, "echo", trusted, **options)
+
+    with Double(folder, certificate=certificate, token="Bearer secret") as double:
+        with client(certificate[0], headers={"Authorization": "Bearer secret"}) as known:
+            assert known.predict(images_bytes=FILES, number=1)["number"] == 2
+        with client(certificate[0], headers={"Authorization": "Bearer guess"}) as stranger:
+            with pytest.raises(example.ServingError, match="another token"):
+                stranger.predict(images_bytes=FILES, number=1)
+        with client(None) as untrusting, pytest.raises(example.UnavailableError):
+            untrusting.predict(images_bytes=FILES, number=1)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
