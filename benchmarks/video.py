@@ -7,7 +7,8 @@ The unit is one forward pass that gives the logits of one frame, given its conte
 graph and XLA): re-running the network for every code costs as many of them as a frame has codes.
 That is timed too, for one frame ("naive"), with the faster of the two.
 `imagine` is timed as a user calls it, in graph mode and with `compile(jit_compile=True)`, and
-`step` as `examples/play.py` calls it, decoding included.
+`step` as `examples/play.py` calls it, decoding included, with the guidance that the presets have,
+which is about twice the work.
 
 With `--run` a network that predicts pixels, trained by squared error on the same episodes for as
 many frames, and with about as many parameters, predicts beside the predictor of the run: it blurs.
@@ -24,9 +25,10 @@ import common
 
 sys.path.insert(0, str(common.ROOT / "examples"))
 CONTEXT, STEPS = 6, 10
+GUIDANCE = 0.3  # of the presets of examples/video_prediction.py
 
 
-def make(grid_side: int, hidden: int, num_layers: int, side: int = 64) -> Any:
+def make(grid_side: int, hidden: int, num_layers: int, side: int = 64, **options: Any) -> Any:
     import keras
 
     from keras_vqvae import ImageVQVAE, VideoPredictor
@@ -35,7 +37,8 @@ def make(grid_side: int, hidden: int, num_layers: int, side: int = 64) -> Any:
     vqvae = ImageVQVAE(
         (side, side, 3), code_dim=32, downsampling=side // grid_side, hidden=96, residual_hidden=32
     )
-    return VideoPredictor(vqvae, 3, context_frames=CONTEXT, hidden=hidden, num_layers=num_layers)
+    networks = {"hidden": hidden, "num_layers": num_layers}
+    return VideoPredictor(vqvae, 3, context_frames=CONTEXT, **networks, **options)
 
 
 def rollout(preset: dict, batch: int, frames: int, rounds: int) -> dict:
@@ -106,7 +109,7 @@ def playing(preset: dict, rounds: int) -> dict:
     """Frames a second of `step`, one example, frames decoded."""
     import numpy as np
 
-    model = make(**preset)
+    model = make(**preset, guidance=GUIDANCE)
     side = model.image_shape[0]
     context = np.random.default_rng(0).integers(0, 256, (1, CONTEXT, side, side, 3), "uint8")
     state = model.start(context)

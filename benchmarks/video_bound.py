@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=96, help="sequences of a set")
     parser.add_argument("--json", type=Path, help="where to store instead of results/")
     args = parser.parse_args()
-    _, held_out, names = example.load(argparse.Namespace(data=None), example.PRESETS["tiny"])
-    left, right = names.index("left"), names.index("right")
+    data = example.load(argparse.Namespace(data=None), example.PRESETS["tiny"])
+    (left, right), held_out = data.turns, data.held_out
     context, steps = example.CONTEXT, example.STEPS
     results: dict = {}
     for what, episodes in held_out.items():

@@ -61,6 +61,7 @@ async function ask(what, body) {
     found = await answer.json();
     refused = !answer.ok;
   } catch (error) { found = {error: `The server does not answer: ${error.message}`}; }
+  if (body.walk && body.walk !== walk) return null;    // one started elsewhere meanwhile
   if (refused) { said.textContent = found.error; held = null; return null; }
   for (const [place, picture] of found.frames.entries()) {    // of codes that span time several
     if (place) await new Promise(shown => setTimeout(shown, 100));

@@ -1,7 +1,7 @@
 """Say it in another's voice: a VQ-VAE of speech whose decoder is told who speaks.
 
     python examples/speaker_conversion.py                          # 11 minutes on two CPU cores
-    python examples/speaker_conversion.py --preset small           # 2.5 hours; minutes on a GPU
+    python examples/speaker_conversion.py --preset small           # 2.5 hours
     python examples/speaker_conversion.py --data folder/           # one sub-folder a speaker
 
 The codes keep what is said; the decoder, which is given the speaker besides, need not find the

@@ -86,7 +86,7 @@ def uniforms_by_place(shape: tuple, seed: Tensor, rows: Tensor, examples: Tensor
     """
     if BACKEND == "tensorflow":
         seed, rows, examples = (tf.cast(x, "int64") for x in (seed, rows, examples))
-        places = rows[:, None] * 2**32 + examples
+        places = rows[:, None] * 2**32 + examples + 1  # of 0 they would be `uniforms` of the seed
         u = tf.map_fn(
             lambda place: uniforms(shape, tf.stack([seed, place])),
             tf.reshape(places, (-1,)),
@@ -156,18 +156,20 @@ def checked_range(name: str, x: Tensor, stop: int) -> Tensor:
     return _asserted(x, inside, message, tf.reduce_min(x), tf.reduce_max(x))
 
 
-def checked_length(length: Tensor, least: int, steps: Tensor) -> Tensor:
+def checked_length(length: Tensor, least: int, steps: Tensor, cure: str = "") -> Tensor:
     """`length`, integers, after a check that they are in [`least`, `steps`]; see `checked_range`.
 
     Args:
         length: `(batch,)`, or a scalar.
         least: so many at least.
         steps: what there are, at most; an int32 scalar.
+        cure: what to do about shorter ones, for the message.
     """
     if not in_graph():
         return length
     inside = tf.reduce_all((length >= least) & (length <= tf.cast(steps, length.dtype)))
-    message = f"length must be at least {least}, one code, and at most that of the batch, got from"
+    wanted = f"{least}, one code{cure and f' ({cure})'}, and at most that of the batch"
+    message = f"length must be at least {wanted}, got from"
     return _asserted(length, inside, message, tf.reduce_min(length), tf.reduce_max(length))
 
 

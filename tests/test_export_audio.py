@@ -273,6 +273,7 @@ STATES: dict[str, list] = {
         ({"buffers": np.zeros((2, 0, 6), "float32")}, "buffers must be of as many"),
         ({"buffers": np.zeros((1, 0, 5), "float32")}, r"must have shape \(batch, steps, 6\)"),
         ({"row": np.int32(-5)}, "row must be at least 0"),
+        ({"row": np.int32(7)}, "buffers are needed after the beginning, got none and row"),
         ({"row": np.int32((2**31 - 1) // 8 - 1)}, "a stream ends after 268435455 codes"),
         ({"previous": np.full(1, 999, "int32")}, r"previous must be in \[0, "),
         ({"temperature": np.float32(np.inf)}, "temperature must be positive and finite"),
@@ -340,10 +341,27 @@ def test_bad_temperature(exported: tuple) -> None:
         )  # fmt: skip
 
 
-def test_refuses_a_prior_that_does_not_know_the_speakers(tmp_path: Path) -> None:
-    other = WaveNet(16, dilations=(1,), burn_in=0)
+def test_refuses_a_prior_of_other_classes_than_the_speakers(tmp_path: Path) -> None:
+    other = WaveNet(16, num_classes=2, dilations=(1,), burn_in=0)
     with pytest.raises(ValueError, match=r"prior must be conditioned on .* \(num_classes=3\)"):
         export_savedmodel(make(num_speakers=3), tmp_path / "1", prior=other)
+
+
+def test_speech_of_a_prior_without_classes_in_any_voice(tmp_path: Path) -> None:
+    model, other = trained("parallel"), WaveNet(16, dilations=(1,), burn_in=0)
+    export_savedmodel(model, tmp_path / "1", prior=other)
+    sample = tf.saved_model.load(str(tmp_path / "1")).signatures["sample"]
+    how: dict = {"number": 3, "seed": 4, "temperature": 1.0, "top_k": 16, "top_p": 1.0}
+    how = {name: tf.constant(x) for name, x in {**how, "length": 5}.items()}
+    got = sample(**how, speaker=tf.constant(SPEAKERS))
+    np.testing.assert_array_equal(got["codes"], other.sample(3, seed=4, length=5))
+    wanted = model.decode(got["codes"].numpy(), SPEAKERS)
+    np.testing.assert_allclose(got["waveform"], wanted, atol=1e-5)
+    assert np.abs(wanted[0] - model.decode(got["codes"].numpy()[:1], 1)).max() > 1e-3
+    one = sample(**how, speaker=tf.constant([1]))  # for all
+    np.testing.assert_allclose(one["waveform"], model.decode(got["codes"].numpy(), 1), atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"speaker must be in \[0, 3\)"):
+        sample(**how, speaker=tf.constant([3]))
 
 
 def test_without_speakers(tmp_path: Path) -> None:

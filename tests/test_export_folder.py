@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +237,44 @@ def failing(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
 
 
+def full(*_: Any, **__: Any) -> None:  # TensorFlow's word for it
+    raise tf.errors.OutOfRangeError(None, None, "variables: File too large")
+
+
+def test_writers_at_once_all_get_their_turn(tmp_path: Path) -> None:
+    path = tmp_path / "model" / "1"
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        for name in ("saved_model.pb", "variables"):
+            (folder / name).write_text("x" * 100)
+
+    def often(_: int) -> None:
+        for _ in range(100):
+            write_version(path, write, overwrite=True)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(often, range(3)))  # raises what one of them raised
+    assert names(path) == {"saved_model.pb", "variables"} and names(path.parent) == {"1"}
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", None, 3])
+def test_what_is_no_folder_of_a_version(vqvae: Any, path: Any) -> None:
+    with pytest.raises(ValueError, match="path must be the folder of a version, NAME/1, got"):
+        export_savedmodel(vqvae, path)
+
+
 def test_what_fails_in_the_middle_leaves_nothing(
     vqvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(savedmodel, "card", failing)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ValueError, match=r"cannot write a SavedModel to .*No space left"):
+            export_savedmodel(vqvae, tmp_path / "served" / "model" / "1")
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.saved_model, "save", full)
+        with pytest.raises(ValueError, match=r"cannot write a SavedModel to .*File too large"):
             export_savedmodel(vqvae, tmp_path / "served" / "model" / "1")
     assert not list(tmp_path.iterdir())
 
@@ -251,7 +284,7 @@ def test_what_fails_in_the_middle_leaves_nothing(
         (path / file).touch()
     with monkeypatch.context() as patch:
         patch.setattr(savedmodel, "write_warmup", failing)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ValueError, match=r"cannot write a SavedModel to .*No space left"):
             export_savedmodel(vqvae, path, overwrite=True)
     assert names(path) == {"old", "saved_model.pb"} and names(path.parent) == {"1"}
 

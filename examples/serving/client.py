@@ -23,7 +23,9 @@ import base64
 import io
 import itertools
 import json
+import queue
 import random
+import threading
 import time
 import wave
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +37,13 @@ import numpy as np
 
 
 class ServingError(Exception):
-    """What a server answered instead of a result."""
+    """What a server answered instead of a result.
+
+    Attributes:
+        code: gRPC's name of the error, such as "INTERNAL", or HTTP's number; None if it had none.
+    """
+
+    code: str | int | None = None
 
 
 class InvalidArgumentError(ServingError, ValueError):
@@ -93,7 +101,8 @@ class Client:
     ) -> None:
         self.model, self.version = model, version
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
-        self._signatures, self._headers = signatures, headers or {}
+        self._signatures, self._told = signatures, signatures is not None
+        self._headers = headers or {}
 
     def __enter__(self) -> "Client":
         return self
@@ -112,8 +121,14 @@ class Client:
 
     def _known(self, end: float) -> dict[str, Signature]:
         if self._signatures is None:
-            self._signatures = parse_signatures(self._retried(self._metadata, end))
+            self._signatures = parse_signatures(self._retried(self._metadata, end)[0])
         return self._signatures
+
+    def served_version(self) -> int | None:
+        """The version that answers now; None of a server that cannot tell."""
+        if self.version is not None or self._told:
+            return self.version
+        return self._retried(self._metadata, time.monotonic() + self.timeout)[1]
 
     def signature(self, name: str) -> Signature:
         """What a signature takes and gives; `InvalidArgumentError` where there is none."""
@@ -126,7 +141,11 @@ class Client:
         return known[name]
 
     def predict(
-        self, signature: str = "serving_default", timeout: float | None = None, **inputs: Any
+        self,
+        signature: str = "serving_default",
+        timeout: float | None = None,
+        version: int | None = None,
+        **inputs: Any,
     ) -> dict[str, np.ndarray]:
         """The outputs of a signature, by name.
 
@@ -134,6 +153,7 @@ class Client:
             inputs: arrays, numbers or lists; they get the signature's dtype where that keeps their
                 values. Bytes (files of pictures or sound) as a list of `bytes`.
             timeout: in place of the client's.
+            version: in place of the client's.
 
         Raises:
             InvalidArgumentError, NotFoundError, UnavailableError, DeadlineExceededError: by name;
@@ -144,7 +164,7 @@ class Client:
         if inputs.keys() != known.keys():
             raise InvalidArgumentError(f"{signature} takes {sorted(known)}, got {sorted(inputs)}")
         arrays = {name: _array(name, value, known[name]) for name, value in inputs.items()}
-        request = self._request(signature, arrays)
+        request = self._request(signature, arrays, self.version if version is None else version)
         return self._retried(lambda left: self._predict(request, left), end)
 
     def wait_until_ready(self, seconds: float = 60.0) -> None:
@@ -168,7 +188,7 @@ class Client:
                 heard = error
                 # At random, so that clients that failed together do not come back together.
                 pause = self.backoff * 2**attempt * random.uniform(0.5, 1.5)
-                if attempt == self.retries or time.monotonic() + pause > end:
+                if attempt >= self.retries or time.monotonic() + pause > end:
                     raise
                 time.sleep(pause)
             except DeadlineExceededError:
@@ -176,11 +196,11 @@ class Client:
                     raise heard from None
                 raise
 
-    def _metadata(self, timeout: float) -> dict:
-        """The model's signature_def, as JSON says it."""
+    def _metadata(self, timeout: float) -> tuple[dict, int | None]:
+        """The model's signature_def, as JSON says it, and its version."""
         raise NotImplementedError
 
-    def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
+    def _request(self, signature: str, inputs: dict[str, np.ndarray], version: int | None) -> Any:
         raise NotImplementedError
 
     def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
@@ -196,9 +216,9 @@ class GrpcClient(Client):
     """
 
     def __init__(
-        self, address: str, model: str, credentials: Any | None = None, **options: Any
+        self, address: str, model: str, credentials: Any | None = None, **shared: Any
     ) -> None:
-        super().__init__(model, **options)
+        super().__init__(model, **shared)
         try:
             import grpc
             import tensorflow as tf
@@ -211,11 +231,14 @@ class GrpcClient(Client):
             ) from error
         self._grpc, self._tf = grpc, tf
         self._messages = predict_pb2, get_model_metadata_pb2
-        limits = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        options = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        # Or gRPC looks for a server that is away only every two minutes, whatever is asked.
+        waits = {"initial": 100, "min": 100, "max": 1000}
+        options += [(f"grpc.{which}_reconnect_backoff_ms", ms) for which, ms in waits.items()]
         if credentials is None:
-            self._channel = grpc.insecure_channel(address, options=limits)
+            self._channel = grpc.insecure_channel(address, options=options)
         else:
-            self._channel = grpc.secure_channel(address, credentials, options=limits)
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._sent = [(name.lower(), value) for name, value in self._headers.items()]
         self._stub = PredictionServiceStub(self._channel)
 
@@ -223,27 +246,32 @@ class GrpcClient(Client):
         self._channel.close()
 
     def _call(self, method: Callable, request: Any, timeout: float) -> Any:
-        request.model_spec.name = self.model
-        if self.version is not None:
-            request.model_spec.version.value = self.version
         try:
             return method(request, timeout=timeout, metadata=self._sent)
         except self._grpc.RpcError as error:
-            raise _ERRORS.get(error.code().name, ServingError)(error.details()) from error
+            raise _error(error.code().name, error.details()) from error
 
-    def _metadata(self, timeout: float) -> dict:
+    def _fill(self, spec: Any, version: int | None) -> None:
+        spec.name = self.model
+        if version is not None:
+            spec.version.value = version
+
+    def _metadata(self, timeout: float) -> tuple[dict, int | None]:
         from google.protobuf.json_format import MessageToDict
 
         metadata_pb2 = self._messages[1]
         request = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        self._fill(request.model_spec, self.version)
         answer = self._call(self._stub.GetModelMetadata, request, timeout)
         found = metadata_pb2.SignatureDefMap()
         if not answer.metadata["signature_def"].Unpack(found) or not found.signature_def:
             raise ServingError(f"the server tells no signatures of {self.model}")
-        return MessageToDict(found, preserving_proto_field_name=True)["signature_def"]
+        signatures = MessageToDict(found, preserving_proto_field_name=True)["signature_def"]
+        return signatures, answer.model_spec.version.value or None
 
-    def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
+    def _request(self, signature: str, inputs: dict[str, np.ndarray], version: int | None) -> Any:
         request = self._messages[0].PredictRequest()
+        self._fill(request.model_spec, version)
         request.model_spec.signature_name = signature
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(self._tf.make_tensor_proto(array))
@@ -261,7 +289,7 @@ class RestClient(Client):
     """Over REST, in the column form, which also takes inputs that have no batch.
 
     JSON has no word for the sides of an array without entries but its last: an empty batch of
-    pictures needs `GrpcClient`. The deadline holds for each wait for data.
+    pictures needs `GrpcClient`.
 
     Args:
         url: such as "http://127.0.0.1:8501", or of https.
@@ -272,33 +300,35 @@ class RestClient(Client):
     def __init__(self, url: str, model: str, verify: str | bool = True, **options: Any) -> None:
         super().__init__(model, **options)
         import requests
-        from urllib3.exceptions import ReadTimeoutError
 
         if not url.startswith(("http://", "https://")):
             raise ValueError(f'url must be such as "http://127.0.0.1:8501", got {url!r}')
-        self._requests, self._stops_halfway = requests, ReadTimeoutError
+        self._requests = requests
         self._session, self._verify = requests.Session(), verify
         self._session.headers.update(self._headers)
-        version = "" if self.version is None else f"/versions/{self.version}"
-        self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{version}"
+        self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}"
 
     def close(self) -> None:
         self._session.close()
 
-    def _call(self, method: str, path: str, timeout: float, **what: Any) -> dict:
-        errors = self._requests.exceptions
+    def _call(
+        self, method: str, path: str, version: int | None, timeout: float, **what: Any
+    ) -> dict:
+        place = "" if version is None else f"/versions/{version}"
+        url, errors = f"{self._url}{place}{path}", self._requests.exceptions
+
+        def ask() -> Any:
+            # A redirection would make a GET of a POST, and may lead to where headers must not go.
+            options = {"verify": self._verify, "allow_redirects": False}
+            options["timeout"] = timeout + 1  # of each wait: `_in_time` is to be the first
+            return self._session.request(method, url, **options, **what)
+
         try:
-            answer = self._session.request(
-                method, self._url + path, timeout=timeout, verify=self._verify, **what
-            )
+            answer = _in_time(ask, timeout)
         except errors.Timeout as error:
             raise DeadlineExceededError(f"no answer in {timeout:.3g} s") from error
-        except errors.ConnectionError as error:
-            # requests says so of an answer that stops halfway, too.
-            if isinstance(error.args[0] if error.args else None, self._stops_halfway):
-                raise DeadlineExceededError(f"no whole answer in {timeout:.3g} s") from error
-            raise UnavailableError(str(error)) from error
-        except errors.ChunkedEncodingError as error:  # half an answer
+        except (errors.ConnectionError, errors.ChunkedEncodingError) as error:
+            # Half an answer among them.
             raise UnavailableError(str(error)) from error
         except errors.RequestException as error:
             raise ServingError(str(error)) from error
@@ -311,17 +341,18 @@ class RestClient(Client):
         known = isinstance(said, dict) and "error" in said  # not another server's form
         message = str(said["error"]) if known else answer.text
         if answer.ok:
-            raise ServingError(f"{self._url}{path} answers something else: {message:.200}")
-        raise _ERRORS.get(answer.status_code, ServingError)(message)
+            message = f"{url} answers something else: {message:.200}"
+        raise _error(answer.status_code, message)
 
-    def _metadata(self, timeout: float) -> dict:
-        answer = self._call("GET", "/metadata", timeout)
+    def _metadata(self, timeout: float) -> tuple[dict, int | None]:
+        answer = self._call("GET", "/metadata", self.version, timeout)
         try:
-            return answer["metadata"]["signature_def"]["signature_def"]
-        except (KeyError, TypeError) as error:
+            signatures = answer["metadata"]["signature_def"]["signature_def"]
+            return signatures, int(answer["model_spec"]["version"])
+        except (KeyError, TypeError, ValueError) as error:
             raise ServingError(f"{self._url}/metadata answers no signatures") from error
 
-    def _request(self, signature: str, inputs: dict[str, np.ndarray]) -> Any:
+    def _request(self, signature: str, inputs: dict[str, np.ndarray], version: int | None) -> Any:
         for name, array in inputs.items():
             if not in_json(array):
                 raise InvalidArgumentError(
@@ -329,12 +360,12 @@ class RestClient(Client):
                 )
         columns = {name: _to_json(array.tolist()) for name, array in inputs.items()}
         body = {"signature_name": signature, "inputs": columns}
-        return signature, json.dumps(body, separators=(",", ":"))
+        return signature, version, json.dumps(body, separators=(",", ":"))
 
     def _predict(self, request: Any, timeout: float) -> dict[str, np.ndarray]:
-        signature, body = request
+        signature, version, body = request
         headers = {"Content-Type": "application/json"}
-        answer = self._call("POST", ":predict", timeout, data=body, headers=headers)
+        answer = self._call("POST", ":predict", version, timeout, data=body, headers=headers)
         known = self.signature(signature).outputs
         try:
             made = answer["outputs"]
@@ -352,9 +383,40 @@ _ERRORS: dict[str | int, type[ServingError]] = {
     "DEADLINE_EXCEEDED": DeadlineExceededError,
     400: InvalidArgumentError,
     404: NotFoundError,
+    429: UnavailableError,
+    502: UnavailableError,
     503: UnavailableError,
     504: DeadlineExceededError,
 }
+
+
+def _error(code: str | int, message: str) -> ServingError:
+    error = _ERRORS.get(code, ServingError)(message or f"the server answers {code}")
+    error.code = code
+    return error
+
+
+def _in_time(call: Callable[[], Any], seconds: float) -> Any:
+    """What `call` returns or raises; `DeadlineExceededError` where that takes longer.
+
+    requests' own timeout is of each wait for data: one that comes in drops is never too late.
+    """
+    done: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((call(), None))
+        except Exception as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise DeadlineExceededError(f"no whole answer in {seconds:.3g} s") from None
+    if error is not None:
+        raise error
+    return result
 
 
 def parse_signatures(signature_def: dict) -> dict[str, Signature]:
@@ -455,10 +517,11 @@ def _stream(
     client: Client, signature: str, given: str, made: str, chunks: Iterable, others: dict
 ) -> Iterator[np.ndarray]:
     known = client.signature(signature)
+    version = client.served_version()  # another one's state would be nonsense
     held_back = "last" in known.inputs  # an end must be told, and brings what was held back
     state: dict | None = None
     chunk = None
-    for chunk in chunks:
+    for chunk in map(np.asarray, chunks):
         if state is None:
             kept = {name: tensor for name, tensor in known.outputs.items() if name != made}
             state = {name: _beginning(tensor, len(chunk)) for name, tensor in kept.items()}
@@ -466,11 +529,11 @@ def _stream(
             others = {**others, "last": False}
         elif chunk.shape[1] == 0:
             continue
-        state = client.predict(signature, **{given: chunk}, **state, **others)
+        state = client.predict(signature, version=version, **{given: chunk}, **state, **others)
         yield state.pop(made)
     if held_back and chunk is not None and state is not None:
-        last = {**others, "last": True}
-        yield client.predict(signature, **{given: chunk[:, :0]}, **state, **last)[made]
+        last = {given: chunk[:, :0], **state, **others, "last": True}
+        yield client.predict(signature, version=version, **last)[made]
 
 
 def _beginning(state: Tensor, batch: int) -> np.ndarray:
@@ -502,10 +565,11 @@ def play(
     """
     how = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     [name] = client.signature("start").inputs  # frames, or frames_bytes
-    state = client.predict("start", **{name: frames})
+    version = client.served_version()  # another one's state would be nonsense
+    state = client.predict("start", version=version, **{name: frames})
     for action in actions:
         taken = {"actions": action} if "actions" in client.signature("step").inputs else {}
-        state = client.predict("step", **state, **taken, **how)
+        state = client.predict("step", version=version, **state, **taken, **how)
         yield state.pop(name)
 
 

@@ -21,11 +21,12 @@ table { border-collapse: collapse; margin-bottom: 1rem } td, th { padding: .2rem
 alone, {{ metrics.grid[0] }}×{{ metrics.grid[1] }} of {{ metrics.num_codes }} a frame. The VQ-VAE
 has {{ "{:,}".format(metrics.parameters.vqvae) }} parameters, the predictor
 {{ "{:,}".format(metrics.parameters.predictor) }}.</p>
-<table><tr><th>figure<th>reached<th>floor</tr>
-{% for name, row in metrics.floors.items() %}<tr><td>{{ name }}<td>{{ "%.3f"|format(row.reached) }}
-{{ "" if row.met else "missed" }}<td>{{ row.floor }}</tr>{% endfor %}</table>
+<table><tr><th>figure<th>reached, lowest and highest<th>at least<th>at most</tr>
+{% for name, row in metrics.aims.items() %}<tr><td>{{ name }}<td>{{ "%.3f"|format(row.lowest) }} to
+{{ "%.3f"|format(row.highest) }} {{ "" if row.met else "missed" }}<td>{{ row.least }}
+<td>{{ "" if row.most is none else row.most }}</tr>{% endfor %}</table>
 {% for name, set in metrics.figures.items() %}<h2>{{ name }}</h2>
-<img class="plot" src="{{ curves[name] }}" alt="PSNR by step">
+<img class="plot" src="{{ curves[name] }}" alt="PSNR and SSIM by step">
 <p>{{ "%.1f"|format(set["bits a frame"]) }} bits a frame.</p>
 {% if set.turning %}<table><tr><th>turns that the picture obeys<th>share<th>pixels, median</tr>
 {% for what, row in set.turning["turns obeyed"].items() %}<tr><td>{{ what }}
@@ -51,17 +52,17 @@ def file_of(name: str) -> str:
 
 def _curve(sets: dict, path: Path) -> None:
     groups = [name for name in ("all", "turning") if name in sets]
+    measures = {"PSNR": "PSNR, dB", "SSIM": "SSIM"}
     figure, axes = plt.subplots(
-        1, len(groups), figsize=(5 * len(groups), 3.2), layout="constrained", squeeze=False
+        2, len(groups), figsize=(5 * len(groups), 5.6), layout="constrained", squeeze=False
     )
-    for axis, group in zip(axes[0], groups, strict=True):
-        for what, row in sets[group].items():
-            if not isinstance(row, dict) or "PSNR" not in row:
-                continue
-            psnr = row["PSNR"]
-            axis.plot(range(1, len(psnr) + 1), psnr, label=what)
-        axis.set(title=f"{group}: PSNR, dB", xlabel="step")
-        axis.grid(alpha=0.3)
+    for column, group in zip(axes.T, groups, strict=True):
+        for axis, (measure, title) in zip(column, measures.items(), strict=True):
+            for what, row in sets[group].items():
+                if isinstance(row, dict) and measure in row:
+                    axis.plot(range(1, len(row[measure]) + 1), row[measure], label=what)
+            axis.set(title=f"{group}: {title}", xlabel="step")
+            axis.grid(alpha=0.3)
     handles, labels = axes[0][-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small")
     figure.savefig(path, dpi=110)

@@ -9,6 +9,7 @@ from keras_vqvae.data.video import Episode
 
 # What has less contrast, in grey levels, shows nothing that could move.
 FLAT = 0.5
+MOVES = 0.5  # grey levels a step; less is a picture that stands still
 MOST_WINDOWS = 2000  # that are held in memory; about 200 kB each
 
 
@@ -109,19 +110,29 @@ def gradient_energy(frames: np.ndarray) -> float:
     return float(np.mean(np.diff(x, axis=-2) ** 2) + np.mean(np.diff(x, axis=-3) ** 2))
 
 
-def liveliness(frames: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    """Whether long predictions stay pictures; shares of 1 are like those that they began from.
+def liveliness(frames: np.ndarray, usual: np.ndarray) -> dict[str, float]:
+    """Whether long predictions stay pictures of the world; shares of 1 are like those usual.
+
+    Flat pictures have no contrast and noise has too much, frozen walks do not move, and walks that
+    all end in one picture do not differ.
 
     Args:
         frames: `(n, steps, h, w, c)`, of which the last ten are looked at.
-        seen: `(n, h, w, c)`, reconstructions of the frames that they began from.
+        usual: `(any, h, w, c)`, reconstructions of frames from all over the world that was learned.
     """
-    late = frames[:, -10:].astype("float32")
-    of_walks = late.std((2, 3)).mean((1, 2))
-    usual = seen.astype("float32").std((1, 2)).mean()
+    late, usual = frames[:, -10:].astype("float32"), usual.astype("float32")
+    of_walks, contrast = late.std((2, 3)).mean((1, 2)), usual.std((1, 2)).mean()
+    moves = np.abs(np.diff(late, axis=1)).mean((1, 2, 3, 4))
     return {
-        "contrast / reconstructions": float(of_walks.mean() / usual),
-        "contrast of the flattest walk / reconstructions": float(of_walks.min() / usual),
-        "gradient energy / reconstructions": gradient_energy(late) / gradient_energy(seen),
-        "mean change from frame to frame": float(np.abs(np.diff(late, axis=1)).mean()),
+        "contrast / reconstructions": float(of_walks.mean() / contrast),
+        "contrast of the flattest walk / reconstructions": float(of_walks.min() / contrast),
+        "gradient energy / reconstructions": gradient_energy(late) / gradient_energy(usual),
+        "difference between walks / reconstructions": _difference(late[:, -1]) / _difference(usual),
+        "share of walks that move": float(np.mean(moves > MOVES)),
     }
+
+
+def _difference(frames: np.ndarray) -> float:
+    """Mean absolute difference between one of the pictures and another."""
+    apart = [np.abs(frames - np.roll(frames, by, 0)).mean() for by in range(1, len(frames))]
+    return float(np.mean(apart))

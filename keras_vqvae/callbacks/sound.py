@@ -24,7 +24,7 @@ class ReconstructionSound(Show):
         folder: where `original_CLIP.wav`, `reconstruction_CLIP_EPOCH.wav`, `sound_EPOCH.png` and
             the event file go.
         sample_rate: Hz, the model's.
-        speaker: int32 `(n,)` where the model wants speakers.
+        speaker: int32 `(n,)` where the model wants speakers, or their names, if it knows them.
         every: epochs between two reconstructions.
     """
 
@@ -63,6 +63,8 @@ class ReconstructionSound(Show):
                 f"the waveforms are at {self.sample_rate} Hz, "
                 f"but the model's sample_rate is {self.model.sample_rate}"
             )
+        if self.speaker is not None and self.speaker.dtype.kind == "U":
+            self.speaker = self.model.speaker_of_each(self.speaker, len(self.waveforms))
         self.model.check_data(self._data)
         if self._writer is not None:
             with self._writer.as_default(step=0):

@@ -10,6 +10,9 @@ more to say it is a dict:
 - `"length"`: int32 `(batch,)`, where whole clips are asked for (`crop=None`): how many samples are
   the clip's. The rest, up to the batch's longest, are zeros.
 
+A dataset of files has `sample_rate`; an `AudioVQVAE` takes none of another rate, or of speakers in
+another order than its own.
+
 Crops always have the same length: a clip that is shorter is padded with zeros, which count as
 sound, and a warning counts such clips (not those of TensorFlow Datasets, whose lengths are not
 known before); `min_samples=crop` refuses them. With a `seed` the place of
@@ -385,7 +388,7 @@ def from_arrays(
 
     order = _CropOrder(len(arrays), batch_size, seed, repeat, shard)
     dataset = _batches(_rows(columns), order, load, crop, mu_law)
-    return _with_names(dataset, names)
+    return _with_facts(dataset, names, None)
 
 
 def from_tfds(
@@ -476,7 +479,7 @@ def from_tfds(
     count = int(examples.cardinality())
     order = _CropOrder(count, batch_size, seed, False, shard, buffer=_SHUFFLE_BUFFER)
     rows = examples.enumerate().map(thin)
-    return _with_names(_batches(rows, order, load, crop, mu_law), names)
+    return _with_facts(_batches(rows, order, load, crop, mu_law), names, sample_rate)
 
 
 def check_folder(
@@ -662,9 +665,13 @@ def _resampler(rate: int, wanted: int, native: bool) -> Callable:
     )
 
 
-def _with_names(dataset: tf.data.Dataset, names: list[str] | None) -> tf.data.Dataset:
+def _with_facts(
+    dataset: tf.data.Dataset, names: list[str] | None, sample_rate: int | None
+) -> tf.data.Dataset:
     if names is not None:
         dataset.speaker_names = names
+    if sample_rate is not None:
+        dataset.sample_rate = sample_rate
     return dataset
 
 
@@ -761,7 +768,7 @@ def _from_files(
                     waveform = tf.identity(waveform)
         return waveform
 
-    return _with_names(_batches(_rows(columns), order, load, crop, mu_law), names)
+    return _with_facts(_batches(_rows(columns), order, load, crop, mu_law), names, sample_rate)
 
 
 def _from_corpus(folder: pathlib.Path, what: str, pattern: re.Pattern, *arguments, **options):

@@ -98,7 +98,7 @@ def _row(manifest: pathlib.Path, line: int, fields: dict[str, Any]) -> Row:
     # A CSV row that is too short has None; JSON may have numbers as speakers.
     values = {name: fields.get(name) for name in _COLUMNS}
     file, speaker, text = (
-        "" if values[name] is None else str(values[name]) for name in _COLUMNS[:3]
+        "" if values[name] is None else str(values[name]).strip() for name in _COLUMNS[:3]
     )
     if not file:
         raise ValueError(f"{where}: it has no `path`.")

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import os
 import pathlib
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -78,8 +79,8 @@ class Episode:
             )
         if actions is None:
             return
-        each = len(actions) / len(frames)
-        if actions.ndim not in (1, 2) or not (each == 1 or (is_codes and each % 1 == 0)):
+        each = len(actions) / len(frames) if actions.ndim in (1, 2) else 0.0
+        if each != 1 and not (is_codes and each > 1 and each % 1 == 0):
             raise ValueError(
                 f"{name}: actions must be one for each of the {len(frames)} frames, got shape "
                 f"{actions.shape}."
@@ -98,7 +99,7 @@ class Episode:
     @property
     def actions_each(self) -> int:
         """Actions to a frame, 1, or to a code, which may stand for several."""
-        return 1 if self.actions is None else len(self.actions) // max(1, len(self.frames))
+        return 1 if self.actions is None else len(self.actions) // len(self.frames)
 
 
 def windows(
@@ -184,6 +185,45 @@ def windows(
     return order.finish(rows.map(cut, tf.data.AUTOTUNE).batch(batch_size))
 
 
+def skip(episodes: Sequence[Episode], every: int) -> list[Episode]:
+    """Every so many-th frame, of video whose frames differ too little from one to the next.
+
+    What was done in the frames between led to the next one that is kept, and counts: of buttons
+    (bool, or 0 and 1) what was down in any of them, of floats their mean, of other integers what
+    was done most often (of several, the first).
+
+    Args:
+        episodes: of frames; or a `Recording`.
+        every: 2 keeps frames 0, 2, 4, ...
+
+    Raises:
+        ValueError: `every` is no positive integer, or episodes are of codes.
+    """
+    if not is_integer(every, 1):
+        raise ValueError(f"`every` must be a positive integer, got {every!r}.")
+    kept = []
+    for episode in _listed(episodes):
+        if episode.frames.ndim == 3:
+            raise ValueError("`episodes` are of codes, which are made of what was kept.")
+        actions = episode.actions
+        if actions is not None:
+            cuts = range(0, len(actions), every)
+            actions = np.stack([_together(actions[i : i + every]) for i in cuts])
+        kept.append(dataclasses.replace(episode, frames=episode.frames[::every], actions=actions))
+    return kept
+
+
+def _together(actions: np.ndarray) -> np.ndarray:
+    """What was done in several frames, as one action."""
+    if actions.dtype.kind == "f":
+        return actions.mean(0).astype(actions.dtype)
+    if actions.ndim == 2:
+        return actions.max(0)
+    values, first, counts = np.unique(actions, return_index=True, return_counts=True)
+    most = np.flatnonzero(counts == counts.max())
+    return values[most[first[most].argmin()]]
+
+
 def _small(array: np.ndarray) -> np.ndarray:
     """Codes in as few bytes as hold them."""
     is_codes = array.ndim == 3 and array.dtype.kind in "iu" and array.size
@@ -195,7 +235,14 @@ def _small(array: np.ndarray) -> np.ndarray:
 
 
 def _listed(episodes: Any) -> list[Episode]:
-    return episodes_of(episodes) if isinstance(episodes, Recording) else list(episodes)
+    if isinstance(episodes, Recording):
+        return episodes_of(episodes)
+    listed = list(episodes) if isinstance(episodes, (list, tuple)) else [episodes]
+    wrong = [each for each in listed if not isinstance(each, Episode)]
+    if wrong or not isinstance(episodes, (list, tuple)):
+        got = type(wrong[0] if wrong else episodes).__name__
+        raise ValueError(f"`episodes` must be a list of Episode, or a Recording, got {got}.")
+    return listed
 
 
 def _check_alike(episodes: list[Episode]) -> None:
@@ -211,14 +258,17 @@ def _check_alike(episodes: list[Episode]) -> None:
         if kind(episode) != kind(episodes[0]):
             raise ValueError(
                 f"`episodes`: {episode.name or f'number {number}'} has frames of "
-                f"{episode.frames.shape[1:]} and actions {_of(episode.actions)}, but "
+                f"{episode.frames.shape[1:]} and actions {_of(episode)}, but "
                 f"{episodes[0].name or 'the first'} has {episodes[0].frames.shape[1:]} and "
-                f"{_of(episodes[0].actions)}."
+                f"{_of(episodes[0])}."
             )
 
 
-def _of(actions: np.ndarray | None) -> str:
-    return "none" if actions is None else f"{actions.dtype} {actions.shape[1:]}"
+def _of(episode: Episode) -> str:
+    if episode.actions is None:
+        return "none"
+    each = f", {episode.actions_each} a code" if episode.actions_each > 1 else ""
+    return f"{episode.actions.dtype} {episode.actions.shape[1:]}{each}"
 
 
 def episodes_of(recording: Recording, *, buttons: bool = False) -> list[Episode]:
@@ -247,7 +297,11 @@ def _pieces(episode_starts: np.ndarray) -> list[tuple[int, int]]:
 
 
 def encode(
-    vqvae: Any, episodes: Sequence[Episode], path: str | os.PathLike | None = None
+    vqvae: Any,
+    episodes: Sequence[Episode],
+    path: str | os.PathLike | None = None,
+    *,
+    verbose: int = 1,
 ) -> list[Episode]:
     """The episodes with codes for frames.
 
@@ -257,12 +311,23 @@ def encode(
         episodes: of frames; or a `Recording`.
         path: a file to keep the codes in, and to take them from if it is there and is of the same
             weights and frames; else it is written anew.
+        verbose: 1 to show progress, 0 not to.
 
     Raises:
-        ValueError: the frames are none of `vqvae`'s, or the file holds something else than codes.
+        ValueError: `vqvae` is none, the frames are none of its, or the file holds something else
+            than codes.
     """
     episodes = _listed(episodes)
     _check_alike(episodes)
+    if not hasattr(vqvae, "quantizer") or not hasattr(vqvae, "image_shape"):
+        hint = ": give its vqvae" if hasattr(vqvae, "vqvae") else ""
+        raise ValueError(f"`vqvae` must be a VQVAE, got {type(vqvae).__name__}{hint}.")
+    shape = episodes[0].frames.shape[1:]
+    if len(shape) != 3:
+        raise ValueError("`episodes` are of codes already.")
+    wanted = tuple(vqvae.image_shape or ())
+    if any(want not in (None, got) for want, got in zip(wanted, shape, strict=False)):
+        raise ValueError(f"`episodes` have frames of {shape}, `vqvae` takes {vqvae.image_shape}.")
     each = getattr(vqvae, "frames_per_code", 1)
     short = [episode for episode in episodes if len(episode) < each]
     if short:
@@ -279,7 +344,7 @@ def encode(
     file = pathlib.Path(path) if path is not None else None
     codes = _kept(file, of_what) if file is not None else None
     if codes is None:
-        codes = _encoded(vqvae, episodes, total, each)
+        codes = _encoded(vqvae, episodes, total, each, verbose)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished.npz")
@@ -306,28 +371,45 @@ def _whole_codes(episode: Episode, each: int) -> Episode:
     return dataclasses.replace(episode, frames=episode.frames[:n], actions=actions)
 
 
-def _encoded(vqvae: Any, episodes: list[Episode], total: int, each: int) -> np.ndarray:
+def _encoded(
+    vqvae: Any, episodes: list[Episode], total: int, each: int, verbose: int
+) -> np.ndarray:
+    bar = keras.utils.Progbar(total, unit_name="frame", verbose=verbose)
+    made = _codes_of_video if len(vqvae.grid_shape) == 3 else _codes_of_frames
     parts = []
-    # Of video a part is coded together with what its first codes see of the frames before it.
-    is_video = len(vqvae.grid_shape) == 3
-    before = vqvae.encoder.context[0] * each if is_video else 0
+    for codes, frames in made(vqvae, episodes, each):
+        parts.append(_small(codes))
+        bar.add(frames)
+    return np.concatenate(parts)
+
+
+def _codes_of_frames(
+    vqvae: Any, episodes: list[Episode], _: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Codes, and of how many frames, in batches across episodes, which may be short."""
+    frames = itertools.chain.from_iterable(episode.frames for episode in episodes)
+    while batch := list(itertools.islice(frames, _BATCH)):
+        # The end is filled up: another size would be compiled anew.
+        filled = np.stack(batch + batch[-1:] * (_BATCH - len(batch)))
+        codes = keras.ops.convert_to_numpy(vqvae.encode(filled, batch_size=_BATCH))
+        yield codes[: len(batch)], len(batch)
+
+
+def _codes_of_video(
+    vqvae: Any, episodes: list[Episode], each: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Codes, and of how many frames, each part with what its first codes see of those before."""
+    before = vqvae.encoder.context[0] * each
     size = -(-_BATCH // each) * each
-    bar = keras.utils.Progbar(total, unit_name="frame")
     for episode in episodes:
         for start in range(0, len(episode), size):
             begin = max(0, start - before)
             frames = episode.frames[begin : start + size]
-            # The end is filled up: another size would be compiled anew.
             missing = size + start - begin - len(frames)
             padded = np.concatenate([frames, np.repeat(frames[-1:], missing, 0)])
-            if is_video:
-                codes = vqvae.encode(padded[None], batch_size=1)[0]
-            else:
-                codes = vqvae.encode(padded, batch_size=_BATCH)
-            codes = keras.ops.convert_to_numpy(codes)[: len(frames) // each]
-            parts.append(_small(codes[(start - begin) // each :]))
-            bar.add(len(frames) + begin - start)
-    return np.concatenate(parts)
+            codes = keras.ops.convert_to_numpy(vqvae.encode(padded[None], batch_size=1)[0])
+            own = codes[(start - begin) // each : len(frames) // each]
+            yield own, len(frames) + begin - start
 
 
 def _kept(file: pathlib.Path, of_what: str) -> np.ndarray | None:

@@ -49,6 +49,14 @@ def fields(vqvae: AudioVQVAE) -> tuple[Field, Field]:
     return waveform, Field("codes", shape, "int32", meaning, 0, vqvae.num_codes - 1)
 
 
+def drawn_fields(vqvae: AudioVQVAE) -> list[Field]:
+    """Codes and waveforms that a prior draws, as long as it is asked for."""
+    waveform, codes = fields(vqvae)
+    meaning = f"codes of {vqvae.downsampling} samples each"
+    codes = dataclasses.replace(codes.shaped("number", "length"), meaning=meaning)
+    return [codes, waveform.shaped("number", f"{vqvae.downsampling} * length")]
+
+
 def example_of(vqvae: AudioVQVAE) -> np.ndarray:
     """Two clips of eight codes of quiet noise."""
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 8 * vqvae.downsampling))
@@ -73,7 +81,7 @@ def add_endpoints(
         the function that a prior's `sample` decodes with, and the example with its codes.
     """
     waveform, codes = fields(vqvae)
-    speakers, drawing = _speakers(vqvae), [SEED, TEMPERATURE] if vqvae.is_autoregressive else []
+    speaker, drawing = speakers(vqvae), [SEED, TEMPERATURE] if vqvae.is_autoregressive else []
     generate = tf.function(vqvae.generate, autograph=False, jit_compile=jit_compile or None)
 
     def made(codes: tf.Tensor, speaker: tf.Tensor | None, *drawing: tf.Tensor) -> tf.Tensor:
@@ -109,11 +117,11 @@ def add_endpoints(
         "speaker": np.zeros(len(example), "int32"),
     }
     both = [waveform, codes]
-    endpoints.add("reconstruct", reconstruct, [waveform, *speakers, *drawing], both, known)
+    endpoints.add("reconstruct", reconstruct, [waveform, *speaker, *drawing], both, known)
     endpoints.add("encode", encode, [waveform], [codes], known)
-    endpoints.add("decode", decode, [codes, *speakers, *drawing], [waveform], known)
+    endpoints.add("decode", decode, [codes, *speaker, *drawing], [waveform], known)
     if vqvae.num_speakers:
-        endpoints.add("convert", reconstruct, [waveform, *speakers, *drawing], both, known)
+        endpoints.add("convert", reconstruct, [waveform, *speaker, *drawing], both, known)
     if all(hasattr(part, "context") for part in (vqvae.encoder, vqvae.decoder)):
         _add_encode_stream(endpoints, vqvae, known)
         if vqvae.is_autoregressive:
@@ -122,10 +130,9 @@ def add_endpoints(
             _add_decode_stream(endpoints, vqvae, known)
 
     def decode_samples(
-        codes: tf.Tensor, condition: tf.Tensor | None, seed: tf.Tensor, temperature: tf.Tensor
+        codes: tf.Tensor, speaker: tf.Tensor | None, seed: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
-        speaker = condition if vqvae.num_speakers else None
-        return made(codes, speaker, seed, temperature)
+        return made(codes, speaker if vqvae.num_speakers else None, seed, temperature)
 
     return decode_samples, known
 
@@ -187,7 +194,7 @@ def _add_decode_stream(endpoints: Endpoints, vqvae: AudioVQVAE, known: dict) -> 
     begin = {
         "pending": np.zeros((count, 0)), "given": 0, "last": False, "source": np.zeros((count, 2)),
     }  # fmt: skip
-    inputs = [codes.shaped(BATCH, "any"), *state, _LAST, *source, *_speakers(vqvae)]
+    inputs = [codes.shaped(BATCH, "any"), *state, _LAST, *source, *speakers(vqvae)]
     outputs = [_new(waveform), *state, *source]
     endpoints.add("decode_stream", decode_stream, inputs, outputs, {**known, **begin})
 
@@ -220,6 +227,9 @@ def _add_draw_stream(
         steps = tf.shape(buffers)[1]
         message = f"buffers must have 0 or {whole} steps, got"
         buffers = with_checks(buffers, [asserted((steps == 0) | (steps == whole), message, steps)])
+        message = "buffers are needed after the beginning, got none and row"
+        there = (tf.shape(buffers)[1] > 0) | (row == 0) | (count == 0)
+        row = with_checks(row, [asserted(there, message, row)])
         codes, buffers, previous = map(functional.never_empty, (codes, buffers, previous))
         if speaker is not None:
             speaker = functional.never_empty(speaker)
@@ -250,12 +260,13 @@ def _add_draw_stream(
     ]
     count = len(known["waveform"])
     begin = {"buffers": np.zeros((count, 0, channels)), "row": 0, "previous": np.zeros(count)}
-    inputs = [codes.shaped(BATCH, "any"), *state, SEED, TEMPERATURE, *_speakers(vqvae)]
+    inputs = [codes.shaped(BATCH, "any"), *state, SEED, TEMPERATURE, *speakers(vqvae)]
     outputs = [_new(waveform), *state]
     endpoints.add("decode_stream", draw_stream, inputs, outputs, {**known, **begin})
 
 
-def _speakers(vqvae: AudioVQVAE) -> list[Field]:
+def speakers(vqvae: AudioVQVAE) -> list[Field]:
+    """In whose voice codes are decoded, where there are speakers."""
     if not vqvae.num_speakers:
         return []
     names = vqvae.speaker_names or ()

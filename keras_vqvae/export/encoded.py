@@ -19,6 +19,7 @@ from keras_vqvae.export.fields import Field
 _PICTURES, _SOUND = ("images", "frames"), "waveform"
 # That can be read and written: PNG knows grey and alpha too, but TensorFlow does not read it.
 _CHANNELS = (1, 3, 4)
+_HEADER = 36  # of a WAV file, up to the chunk of samples
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
@@ -87,10 +88,12 @@ def _pictures(field: Field) -> _Codec:
 
     def picture(encoded: tf.Tensor) -> tf.Tensor:
         begin = tf.strings.substr(tf.strings.join([encoded, bytes(24)]), 0, 24)
+        # The size is looked for where PNG has it, in the first chunk. (Readers skip others.)
         is_png = tf.strings.substr(begin, 0, len(_PNG)) == _PNG
+        is_png &= tf.strings.substr(begin, 12, 4) == b"IHDR"
         is_jpeg = tf.strings.substr(begin, 0, len(_JPEG)) == _JPEG
         message = f"{name} must be JPEG or PNG, got a file that begins with"
-        known = asserted(is_png | is_jpeg, message, tf.strings.substr(encoded, 0, 8))
+        known = asserted(is_png | is_jpeg, message, _shown(encoded))
         encoded = with_checks(encoded, [known])
 
         def png_size() -> tf.Tensor:
@@ -126,6 +129,18 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
     silence = _wav_of_silence(sample_rate, least)
 
     def clip(encoded: tf.Tensor) -> tf.Tensor:
+        # TensorFlow's own words for other files do not help: 32-bit floats, MP3.
+        header = tf.strings.substr(encoded, 0, _HEADER)
+        header = tf.strings.substr(tf.strings.join([header, bytes(_HEADER)]), 0, _HEADER)
+
+        def has(begin: int, text: bytes) -> tf.Tensor:
+            return tf.strings.substr(header, begin, len(text)) == text
+
+        pcm = has(20, b"\1\0") & has(34, b"\x10\0")
+        elsewhere = ~has(12, b"fmt ")  # after chunks of other things, which TensorFlow skips
+        known = has(0, b"RIFF") & has(8, b"WAVE") & (pcm | elsewhere)
+        message = f"{name} must be WAV of 16-bit integers (PCM, no floats), got a file that begins"
+        encoded = with_checks(encoded, [asserted(known, message, _shown(encoded))])
         x, rate = tf.audio.decode_wav(encoded)
         channels = tf.shape(x)[1]
         checks = [
@@ -156,6 +171,12 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
 
     meaning = f"WAV, 16 bits, mono, {sample_rate} Hz, all of one length; {field.meaning}"
     return _Codec(Field(name, field.shape[:1], "string", meaning), read, write)
+
+
+def _shown(encoded: tf.Tensor) -> tf.Tensor:
+    """The beginning of a file for a message, which must be text."""
+    begin = tf.strings.substr(encoded, 0, 16)
+    return tf.strings.unicode_transcode(begin, "UTF-8", "UTF-8", errors="replace")
 
 
 def _wav_of_silence(sample_rate: int, samples: int) -> bytes:

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import tensorflow as tf
+
 _REMOTE = {"gs:", "s3:", "hdfs:", "viewfs:", "abfs:", "abfss:", "http:", "https:", "file:"}
 
 
@@ -66,7 +68,7 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
         overwrite: whether what is there by then may be replaced.
 
     Raises:
-        ValueError: no folder can be made there, or something is there by then.
+        ValueError: no folder can be made or filled there, or something is there by then.
     """
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -77,10 +79,10 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
         _remove_empty(missing)
         raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
     try:
-        write(place / "new")
         try:
-            _put(place / "new", path, place / "old", overwrite)
-        except OSError as error:
+            write(place / "new")
+            _put_in_turn(place / "new", path, place / "old", overwrite)
+        except (OSError, tf.errors.OpError) as error:
             raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -93,6 +95,15 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):  # it was not made, or another export is in it
             folder.rmdir()
+
+
+def _put_in_turn(new: Path, path: Path, old: Path, overwrite: bool) -> None:
+    """`_put`, which fails while another export is between its two renames."""
+    for _ in range(10):
+        with contextlib.suppress(OSError):
+            return _put(new, path, old, overwrite)
+        shutil.rmtree(old, ignore_errors=True)
+    return _put(new, path, old, overwrite)
 
 
 def _put(new: Path, path: Path, old: Path, overwrite: bool) -> None:

@@ -41,10 +41,10 @@ def check_prior(prior: Autoregressive, vqvae: Autoencoder) -> None:
     if ours != theirs:
         raise ValueError(f"prior does not fit the VQ-VAE: it has {ours}, the VQ-VAE {theirs}")
     speakers = getattr(vqvae, "num_speakers", None)
-    if speakers is not None and prior.num_classes != speakers:
+    if speakers is not None and prior.num_classes not in (None, speakers):
         raise ValueError(
-            f"prior must be conditioned on the model's speakers (num_classes={speakers}), "
-            f"it has num_classes={prior.num_classes}"
+            f"prior must be conditioned on the model's speakers (num_classes={speakers}) or on no "
+            f"classes, it has num_classes={prior.num_classes}"
         )
 
 
@@ -52,20 +52,26 @@ def add_endpoints(
     endpoints: Endpoints,
     prior: Autoregressive,
     codes: Field,
-    data: Field,
+    drawn: Sequence[Field],
     decode: Callable,
+    speaker: Sequence[Field],
     example: dict[str, Any],
 ) -> None:
     """Adds `sample` and `log_prob`.
 
     Args:
         codes: what they are.
-        data: what is made of them.
-        decode: from codes, their condition or None, seed and temperature to `data`.
+        drawn: codes that `sample` draws, and what is made of them.
+        decode: from codes, their speaker or None, seed and temperature to that.
+        speaker: what `decode` takes, if anything. A prior of classes draws for speakers; what
+            another draws is spoken by whom `sample` is told.
         example: with some codes.
     """
     any_length = None in prior.grid_shape
     condition = _condition(prior)
+    if prior.num_classes:
+        speaker = []
+    of_each = [*condition, *speaker]
 
     def sample(
         number: tf.Tensor,
@@ -80,29 +86,29 @@ def add_endpoints(
             length = with_checks(more[0], [few_codes("number * length", number, more[0])])
         else:
             number = with_checks(number, [few_codes("number", number, prior.num_positions)])
-        each = None
-        for given in more[1:] if any_length else more:
-            each = functional.never_empty(one_for_each("condition", given, number))
+        each = {
+            field.name: functional.never_empty(one_for_each(field.name, given, number))
+            for field, given in zip(of_each, more[any_length:], strict=True)
+        }
         n = tf.maximum(number, 1)  # convolutions do not take an empty batch
         options = sampling.Options(temperature, top_k, top_p)
-        drawn = sampling.sample(prior, n, seed, each, options, length)
-        answers = {"codes": drawn, data.name: decode(drawn, each, seed, temperature)}
-        return {name: answer[:number] for name, answer in answers.items()}
+        new = sampling.sample(prior, n, seed, each.get("condition"), options, length)
+        made = decode(new, each.get("speaker", each.get("condition")), seed, temperature)
+        answers = zip(drawn, (new, made), strict=True)
+        return {field.name: answer[:number] for field, answer in answers}
 
     def log_prob(codes: tf.Tensor, *condition: tf.Tensor) -> dict:
         codes = at_least_one_code(codes) if any_length else codes
         x = {"codes": codes, "condition": condition[0]} if condition else codes
         return {"log_prob": prior.log_prob(x)}
 
-    # What is drawn has a row for each of `number`, and is as long as asked for.
-    drawn = [field.shaped("number", *field.shape[1:]) for field in (codes, data)]
     count = len(example["codes"])
     values = {**drawing_example(prior.num_codes), **example, "number": count}
     values["length"] = min(8, MOST_CODES)
-    for field in condition:
-        values["condition"] = np.zeros((count, *field.shape[1:]), field.dtype)
+    for field in of_each:
+        values[field.name] = np.zeros((count, *field.shape[1:]), field.dtype)
     scalars = [NUMBER, SEED, TEMPERATURE, TOP_K, TOP_P, *([LENGTH] if any_length else [])]
-    of_number = [field.shaped("1 or number", *field.shape[1:]) for field in condition]
+    of_number = [field.shaped("1 or number", *field.shape[1:]) for field in of_each]
     total = Field("log_prob", (BATCH,), "float32", "log-probability of all codes, in nats")
     endpoints.add("sample", sample, [*scalars, *of_number], drawn, values)
     endpoints.add("log_prob", log_prob, [codes, *condition], [total], values)
@@ -111,7 +117,7 @@ def add_endpoints(
 def _condition(prior: Autoregressive) -> Sequence[Field]:
     """What the prior is conditioned on, if it is."""
     if prior.num_classes:
-        meaning = "classes, or speakers, to draw"
+        meaning = "class, or speaker, of each"
         return [Field("condition", (BATCH,), "int32", meaning, 0, prior.num_classes - 1)]
     if prior.condition_channels:
         shape = (BATCH, *prior.grid_shape, prior.condition_channels)

@@ -126,6 +126,8 @@ def export_savedmodel(
             raise ValueError("prior: a VideoPredictor is one itself")
     elif prior is not None:
         prior_endpoints.check_prior(prior, vqvae)
+    if not isinstance(path, (str, os.PathLike)) or Path(path).name in ("", ".."):
+        raise ValueError(f"path must be the folder of a version, NAME/1, got {path!r}")
     path = Path(path).absolute()
     check_folder(path, overwrite)
     endpoints = _endpoints(vqvae, prior, jit_compile, _checked_examples(vqvae, examples))
@@ -194,14 +196,16 @@ def _endpoints(
         return endpoints
     if isinstance(vqvae, AudioVQVAE):
         decode, known = audio.add_endpoints(endpoints, vqvae, jit_compile, example)
-        data, codes = audio.fields(vqvae)
+        codes, speaker = audio.fields(vqvae)[1], audio.speakers(vqvae)
+        drawn = audio.drawn_fields(vqvae)
     else:
         known = image.add_endpoints(endpoints, vqvae, example)
-        data, codes = image.fields(vqvae)
+        (data, codes), speaker = image.fields(vqvae), []
+        drawn = [field.shaped("number", *field.shape[1:]) for field in (codes, data)]
 
         def decode(codes: tf.Tensor, *_: Any) -> tf.Tensor:
             return vqvae.decode(codes)
 
     if prior is not None:
-        prior_endpoints.add_endpoints(endpoints, prior, codes, data, decode, known)
+        prior_endpoints.add_endpoints(endpoints, prior, codes, drawn, decode, speaker, known)
     return endpoints

@@ -1,5 +1,6 @@
 """The network of WaveNet: whole sequences at once, and step by step."""
 
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -39,7 +40,8 @@ class WaveNetStack(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(dilations, (tuple, list)) or not dilations or min(dilations) < 1:
+        whole = isinstance(dilations, (tuple, list)) and len(dilations) > 0
+        if not whole or not all(isinstance(d, Integral) and int(d) > 0 for d in dilations):
             raise ValueError(f"dilations must be some positive integers, got {dilations!r}")
         if kernel_size < 2:
             raise ValueError(f"kernel_size must be at least 2, got {kernel_size!r}")

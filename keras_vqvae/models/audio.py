@@ -83,9 +83,9 @@ class AudioVQVAE(Autoencoder):
     codebook (a quantizer of your own is called with `mask`, bool `(batch, codes)`). Only the last
     codes of a clip, as many as the networks' `context` after, are not quite the same with silence
     after them as at the end of an array. A speaker out of range in a dataset is an
-    `InvalidArgumentError`, but on JAX, and under XLA, goes unnoticed. It returns a
-    dict: `outputs`, parameters `(batch, samples, num_outputs)` of the likelihood with a WaveNet,
-    else waveforms; `codes`, int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`;
+    `InvalidArgumentError`, but on JAX goes unnoticed. It returns a dict: `outputs`, parameters
+    `(batch, samples, num_outputs)` of the likelihood with a WaveNet, else waveforms; `codes`,
+    int32 `(batch, samples / downsampling)`; `quantizer_loss`, `(batch,)`;
     and `pitch_loss`, `(batch,)`, of a decoder with a source of voices (`ParallelDecoder.follow`).
 
     Logs `loss = reconstruction_loss + quantizer_loss (+ pitch_loss)`, the first in nats a sample
@@ -309,9 +309,7 @@ class AudioVQVAE(Autoencoder):
         form = '{"waveform": waveform, "speaker": speaker}' if self.num_speakers else "waveforms"
         if isinstance(x, dict):
             self._check_keys(x)
-        elif not self.num_speakers:
-            self.check_waveform(x)
-        elif not hasattr(x, "dtype"):
+        elif self.num_speakers and not hasattr(x, "dtype"):
             raise ValueError(f"data must be {form}, got a {type(x).__name__}")
         parts = x if isinstance(x, dict) else {"waveform": x}
         self.check_waveform(parts["waveform"])
@@ -371,7 +369,11 @@ class AudioVQVAE(Autoencoder):
         dtype = getattr(speaker, "dtype", "object")
         dtype = getattr(dtype, "name", dtype)  # of text, which Keras knows not, too
         if "int" not in dtype or not is_batch_of(speaker, ()):
-            raise ValueError(f"speaker must be {kind}, got {dtype} {getattr(speaker, 'shape', '')}")
+            what = f"{dtype} {speaker.shape}" if hasattr(speaker, "shape") else repr(speaker)[:200]
+            raise ValueError(
+                f"speaker must be {kind}, got {what} (a name's number is its place in a dataset's "
+                "speaker_names)"
+            )
         if None not in (batch, speaker.shape[0]) and speaker.shape[0] != batch:
             raise ValueError(f"speaker must be of the {batch} waveforms, got {speaker.shape[0]}")
         values = backend.concrete(speaker)
@@ -383,11 +385,26 @@ class AudioVQVAE(Autoencoder):
 
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
+        self._check_dataset(x)
         spec = getattr(x, "element_spec", x)
         waveform = spec["waveform"] if isinstance(spec, dict) else spec
         if self.is_autoregressive and caller != "predict" and hasattr(waveform, "shape"):
             length = spec.get("length") if isinstance(spec, dict) else None
             check_burn_in(waveform.shape[-1], length, self._left_out, self.burn_in is None)
+
+    def _check_dataset(self, x: Any) -> None:
+        """Against what a dataset of `data.audio` says of itself."""
+        rate = getattr(x, "sample_rate", self.sample_rate)
+        if rate != self.sample_rate:
+            raise ValueError(
+                f"the dataset is of {rate} Hz, the model of sample_rate={self.sample_rate}"
+            )
+        known, names = self.speaker_names, list(getattr(x, "speaker_names", ()))
+        if known is not None and names != list(known[: len(names)]):
+            raise ValueError(
+                f"the dataset's speaker_names are {names}, the model's {list(known)}: numbers are "
+                "of other speakers. Make the dataset with speakers=model.speaker_names"
+            )
 
     @property
     def _left_out(self) -> int:
@@ -413,12 +430,13 @@ class AudioVQVAE(Autoencoder):
         own = -(-ops.cast(length, "int32") // self.downsampling)
         return ops.arange(codes, dtype="int32") < own[:, None]
 
-    def _checked(self, x: Any) -> dict:
+    def checked(self, x: Any) -> dict:
         """Data as a dict, without what padding holds, and with values checked within the graph."""
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
         if parts.get("length") is not None:
-            samples = ops.shape(parts["waveform"])[1]
-            parts["length"] = backend.checked_length(parts["length"], self.downsampling, samples)
+            samples, unit = ops.shape(parts["waveform"])[1], self.downsampling
+            cure = f"the loaders' min_samples={unit} finds the files of shorter clips"
+            parts["length"] = backend.checked_length(parts["length"], unit, samples, cure)
         waveform = _without_padding(parts)
         parts["waveform"] = backend.checked_sound("waveform", waveform, self.downsampling)
         if parts.get("speaker") is not None:
@@ -435,7 +453,7 @@ class AudioVQVAE(Autoencoder):
 
     def call(self, inputs: Any, training: bool = False) -> dict:
         self.check_data(inputs)
-        parts = self._checked(inputs)
+        parts = self.checked(inputs)
         batch, samples = ops.shape(parts["waveform"])
         waveform = self._padded(functional.never_empty(parts["waveform"]))
         speaker = parts.get("speaker")
@@ -516,7 +534,7 @@ class AudioVQVAE(Autoencoder):
         self.quantizer.adapt(np.concatenate([latents[mask] for latents, mask in parts]))
 
     def _latents_and_mask(self, x: Any) -> tuple[Tensor, Tensor]:
-        parts = self._checked(x)
+        parts = self.checked(x)
         latents = self.latents(parts)
         mask = self._codes_of_data(parts.get("length"), ops.shape(latents)[1])
         return latents, ops.ones_like(latents[..., 0], "bool") if mask is None else mask
@@ -539,8 +557,11 @@ class AudioVQVAE(Autoencoder):
         Raises:
             ValueError: wrong dtype or shape, or values out of range.
         """
-        self._check_input("reconstruction_loss", x)
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
+        if "speaker" in parts and hasattr(parts.get("waveform"), "shape"):
+            n = parts["waveform"].shape[0]
+            parts["speaker"] = self.speaker_of_each(parts["speaker"], n)
+        self._check_input("reconstruction_loss", parts if isinstance(x, dict) else x)
         if codes is None:
             codes = self.encode(parts, batch_size)
         check_codes(codes, (-(-parts["waveform"].shape[1] // self.downsampling),), self.num_codes)
@@ -579,6 +600,7 @@ class AudioVQVAE(Autoencoder):
             self._check_keys(spec)
             self.check_waveform(spec["waveform"])
             check_length(spec.get("length"), spec["waveform"].shape, self.downsampling)
+            waveform = _without_speaker(waveform)
         elif hasattr(spec, "shape") or not hasattr(waveform, "__iter__") or _is_no_dataset(spec):
             self.check_waveform(spec)
         return self._in_batches("encode", self._encode_checked, waveform, batch_size)
@@ -618,7 +640,7 @@ class AudioVQVAE(Autoencoder):
         check_codes(codes, (None,), self.num_codes)
         if codes.shape[1] == 0:
             raise ValueError("codes must be at least one code, got none")
-        speakers = self._speaker_of_each(speaker, len(codes))
+        speakers = self.speaker_of_each(speaker, len(codes))
         self.check_weights()
         if not self.is_autoregressive:
             data = {"codes": codes.astype("int32")}
@@ -671,10 +693,13 @@ class AudioVQVAE(Autoencoder):
             raise ValueError("convert needs a model with speakers: AudioVQVAE(num_speakers=...)")
         if isinstance(waveform, dict):
             self._check_keys(waveform)
-            waveform = {name: x for name, x in waveform.items() if name != "speaker"}
-        return self.reconstruct(waveform, speaker, **options)
+        return self.reconstruct(_without_speaker(waveform), speaker, **options)
 
-    def _speaker_of_each(self, speaker: Any, n: int) -> np.ndarray | None:
+    def speaker_of_each(self, speaker: Any, n: int) -> np.ndarray | None:
+        """Numbers, int32 `(n,)`, of a speaker or of one for each, by number or name.
+
+        None where the model has none; `ValueError` where they are not of its.
+        """
         if self.num_speakers is None:
             if speaker is not None:
                 raise ValueError(
@@ -710,7 +735,7 @@ class AudioVQVAE(Autoencoder):
         return self.quantizer.encode(self.latents(x))
 
     def _encode_checked(self, x: Any) -> Tensor:
-        return self._encode(self._checked(x))
+        return self._encode(self.checked(_without_speaker(x)))
 
     def decode_whole(self, data: dict, batch_size: int) -> np.ndarray:
         """As `decode` by a parallel decoder, unchecked: `data` has `codes` and perhaps `speaker`.
@@ -841,6 +866,13 @@ def checked_names(names: Any, count: int | None) -> tuple[str, ...] | None:
     if count not in (None, len(known)):
         raise ValueError(f"num_speakers={count}, but there are {len(known)} speaker_names")
     return known
+
+
+def _without_speaker(x: Any) -> Any:
+    """Data that is a dict, without the speaker, which says nothing of the codes."""
+    return (
+        {name: part for name, part in x.items() if name != "speaker"} if isinstance(x, dict) else x
+    )
 
 
 def _without_padding(x: Any) -> Tensor:

@@ -94,16 +94,23 @@ class Autoregressive(Model):
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
         self.check_data(inputs)
-        codes, condition = _split(inputs)
+        codes, condition = _split(self.checked(inputs))
         batch = ops.shape(codes)[0]
-        codes = backend.checked_range("codes", ops.cast(codes, "int32"), self.num_codes)
         codes = functional.never_empty(codes)
         if condition is not None:
-            condition = self._as_tensor(condition)
-            if self.num_classes:
-                condition = backend.checked_range("condition", condition, self.num_classes)
             condition = functional.never_empty(condition)
         return self.logits(codes, condition)[:batch]
+
+    def checked(self, x: Any) -> Any:
+        parts = dict(x) if isinstance(x, dict) else {"codes": x}
+        codes = ops.cast(parts["codes"], "int32")
+        parts["codes"] = backend.checked_range("codes", codes, self.num_codes)
+        if parts.get("condition") is not None:
+            condition = self._as_tensor(parts["condition"])
+            if self.num_classes:
+                condition = backend.checked_range("condition", condition, self.num_classes)
+            parts["condition"] = condition
+        return parts if isinstance(x, dict) else parts["codes"]
 
     def _as_tensor(self, condition: Any) -> Tensor:
         return ops.cast(condition, "int32" if self.num_classes else self.compute_dtype)

@@ -80,6 +80,18 @@ class Model(keras.Model):
         """Raises `ValueError` where an array or tensor `x` is no data for this model."""
         raise NotImplementedError
 
+    def checked(self, x: Any) -> Any:
+        """A batch of data `x`, with its values checked within TensorFlow's graph, if need be."""
+        return x
+
+    def _with_checks(self, x: Any) -> Any:
+        """A dataset with its values checked in its pipeline: what XLA compiles drops checks."""
+        if not (hasattr(x, "element_spec") and self.compiled and self.jit_compile):
+            return x
+        if backend.BACKEND != "tensorflow":
+            return x
+        return x.map(self.checked)
+
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
@@ -91,6 +103,12 @@ class Model(keras.Model):
                 f"{type(self).__name__} has its own loss, but compile() got loss={self.loss!r}. "
                 f"{self._loss_cure}"
             )
+        if not self.trainable:
+            raise ValueError(
+                f"{self.name} is frozen (trainable=False), as the VQ-VAE of a VideoPredictor is: "
+                "predictors and codes made with it would no longer fit it. Set trainable=True to "
+                "train it nevertheless"
+            )
         if getattr(self, "_compile_metrics", None) is not None:
             raise ValueError(f"{type(self).__name__} has its own metrics: compile() takes none")
         batch_size = args[0] if args else kwargs.get("batch_size")
@@ -101,6 +119,7 @@ class Model(keras.Model):
         if validation is not None:
             self._check_input("fit", validation)
             _check_shares("fit", validation, kwargs.get("validation_batch_size") or batch_size)
+            kwargs["validation_data"] = self._with_checks(validation)
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
         if backend.has_workers(self) and arrays and kwargs.get("shuffle", True):
             warnings.warn(
@@ -120,7 +139,7 @@ class Model(keras.Model):
         # For callbacks that go on in the middle of it; not tracked as a part of the model.
         self.__dict__["_training_data"] = x
         try:
-            return super().fit(x, None, *args, **kwargs)
+            return super().fit(self._with_checks(x), None, *args, **kwargs)
         finally:
             del self.__dict__["_training_data"]
 
@@ -129,12 +148,12 @@ class Model(keras.Model):
         self._check_target(y)
         self._check_weighting(kwargs)
         self._prepare("evaluate", x, args[0] if args else kwargs.get("batch_size"))
-        return super().evaluate(x, None, *args, **kwargs)
+        return super().evaluate(self._with_checks(x), None, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`: what `call` returns, for all of `x`."""
         self._prepare("predict", x, args[0] if args else kwargs.get("batch_size"))
-        return super().predict(x, *args, **kwargs)
+        return super().predict(self._with_checks(x), *args, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.export` of `call`; `keras_vqvae.export_savedmodel` exports what to serve."""

@@ -116,7 +116,7 @@ class Streaming:
     @speaker.setter
     def speaker(self, speaker: Any) -> None:
         if speaker is not None:
-            self.model._speaker_of_each(speaker, self.batch)
+            self.model.speaker_of_each(speaker, self.batch)
         self._speaker = speaker
 
     def reset(self) -> None:
@@ -247,5 +247,5 @@ class Streaming:
         return ops.convert_to_numpy(made)
 
     def _data(self, codes: np.ndarray) -> dict:
-        speakers = self.model._speaker_of_each(self.speaker, self.batch)
+        speakers = self.model.speaker_of_each(self.speaker, self.batch)
         return {"codes": codes} if speakers is None else {"codes": codes, "speaker": speakers}

@@ -51,7 +51,8 @@ class VideoPredictor(Model):
     with and without the context (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance"; of
     video Song et al. 2025, "History-Guided Video Diffusion"): what the context speaks for counts
     for more. 0.3 is much; each code then takes two passes. The likelihoods of `fit` and
-    `log_prob` are without it. `predictor.guidance` can be set at any time.
+    `log_prob` are without it. `predictor.guidance` can be set at any time; each new value is
+    compiled anew, and an export keeps that which is set.
 
     Of a `VideoVQVAE` a step is `frames_per_code` frames at once, given as many actions. Its codes
     depend on all that came before: the longer a context, the more they are as in training.
@@ -115,7 +116,8 @@ class VideoPredictor(Model):
         if not is_number or num_actions < 0 or num_actions is False:
             raise ValueError(f"num_actions must be an integer of at least 0, got {num_actions!r}")
         for name, entries, least in (("reach", reach, 0), ("past_dilations", past_dilations, 1)):
-            if not isinstance(entries, (tuple, list)) or min(entries, default=0) < least:
+            listed = entries if isinstance(entries, (tuple, list)) and entries else [None]
+            if not all(isinstance(x, (int, np.integer)) and x >= least for x in listed):
                 raise ValueError(
                     f"{name} must be a tuple of integers from {least}, got {entries!r}"
                 )
@@ -143,7 +145,7 @@ class VideoPredictor(Model):
             "context_dropout": context_dropout,
             "seed": seed,
         }
-        if not 0 <= context_dropout < 1:
+        if not isinstance(context_dropout, (int, float)) or not 0 <= context_dropout < 1:
             raise ValueError(f"context_dropout must be in [0, 1), got {context_dropout!r}")
         self.context_dropout = context_dropout
         self._seeds = keras.random.SeedGenerator(seed) if context_dropout else None
@@ -187,9 +189,10 @@ class VideoPredictor(Model):
 
     @guidance.setter
     def guidance(self, guidance: float) -> None:
-        number = float(guidance)
+        is_number = isinstance(guidance, (int, float, np.integer, np.floating))
+        number = float(guidance) if is_number else -1.0
         if not 0 <= number < math.inf:
-            raise ValueError(f"guidance must be at least 0, got {guidance!r}")
+            raise ValueError(f"guidance must be a number of at least 0, got {guidance!r}")
         if number and not self.context_dropout:
             raise ValueError(
                 f"guidance={guidance} needs a model that was trained with context_dropout"
@@ -221,19 +224,12 @@ class VideoPredictor(Model):
         self.check_data(inputs)
         batch, each = ops.shape(keras.tree.flatten(inputs)[0])[0], self.frames_per_code
         past = self._past_steps
-        codes, actions = self._codes_and_actions(inputs)
+        codes, actions = self._codes_and_actions(self.checked(inputs))
         steps = codes.shape[1] - past
         vectors = self._vectors(codes)
         windows = ops.stack([vectors[:, i : i + steps] for i in range(past)], 2)
         action = None
         if actions is not None:
-            if self.actions == "continuous":
-                actions = backend.checked_finite("actions", actions)
-            else:
-                most = self.num_actions if self.actions == "discrete" else 2
-                if keras.backend.standardize_dtype(actions.dtype) == "bool":
-                    actions = ops.cast(actions, "int32")
-                actions = backend.checked_range("actions", actions, most)
             actions = functional.never_empty(self._features(actions))
             first = self.context_frames - 1
             action = _fold(self._by_step(actions[:, first : first + steps * each]))
@@ -247,10 +243,24 @@ class VideoPredictor(Model):
         shape = (-1, steps, *self.grid_shape, self.num_codes)
         return {"outputs": ops.reshape(logits, shape)[:batch], "codes": following[:batch]}
 
-    def _codes_and_actions(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        x = x if isinstance(x, dict) else {self._kind(x): x}
+    def checked(self, x: Any) -> dict:
+        parts = dict(x) if isinstance(x, dict) else {self._kind(x): x}
+        if "codes" in parts:
+            codes = ops.cast(parts["codes"], "int32")
+            parts["codes"] = backend.checked_range("codes", codes, self.num_codes)
+        actions = parts.get("actions")
+        if actions is None:
+            return parts
+        if self.actions == "continuous":
+            return {**parts, "actions": backend.checked_finite("actions", actions)}
+        most = self.num_actions if self.actions == "discrete" else 2
+        if keras.backend.standardize_dtype(actions.dtype) == "bool":
+            actions = ops.cast(actions, "int32")
+        return {**parts, "actions": backend.checked_range("actions", actions, most)}
+
+    def _codes_and_actions(self, x: dict) -> tuple[Tensor, Tensor | None]:
         if "codes" in x:
-            codes = functional.never_empty(ops.cast(x["codes"], "int32"))
+            codes = functional.never_empty(x["codes"])
         else:
             codes = self.encode_frames(functional.never_empty(x["frames"]))
         return ops.stop_gradient(codes), x.get("actions")
@@ -460,6 +470,9 @@ class VideoPredictor(Model):
         values = backend.concrete(actions)
         if values is None or not values.size:
             return
+        if continuous:  # as the network computes in: 1e300 is no float32
+            with np.errstate(over="ignore"):
+                values = values.astype("float32")
         low, high = values.min(), values.max()
         if continuous and not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("actions must be finite, got NaN or infinity")

@@ -53,6 +53,8 @@ def network(
     dtype: Any,
 ) -> tuple[LevelEmbedding, WaveNetStack]:
     """A WaveNet over the levels of a likelihood: its input layer, and what makes its parameters."""
+    for name, size in {"channels": channels, "skip_channels": skip_channels}.items():
+        positive_integer(name, size)
     inputs = LevelEmbedding(likelihood.levels, channels, dtype=dtype)
     stack = WaveNetStack(
         likelihood.num_outputs,
@@ -199,13 +201,18 @@ class WaveNet(Autoregressive):
     def _features(self, condition: Tensor | None) -> Tensor | None:
         return None if self._classes is None else self._classes(condition)
 
+    def checked(self, x: Any) -> Any:
+        x = super().checked(x)
+        if isinstance(x, dict) and x.get("length") is not None:
+            length = backend.checked_length(x["length"], 1, ops.shape(x["codes"])[1])
+            x = {**x, "length": length}
+        return x
+
     def _per_position(self, x: Any, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities, and 1 where a position is no padding; `(batch, length)`."""
-        codes = ops.cast(x["codes"] if isinstance(x, dict) else x, "int32")
+        x = self.checked(x)
+        codes, length = (x["codes"], x.get("length")) if isinstance(x, dict) else (x, None)
         unit = functional.levels_to_unit(codes, self.num_codes)
-        length = x.get("length") if isinstance(x, dict) else None
-        if length is not None:
-            length = backend.checked_length(length, 1, ops.shape(codes)[1])
         return self.likelihood.log_prob(outputs, unit), valid(codes, length)
 
     def per_example_loss(self, x: Any, outputs: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ if keras.backend.backend() != "tensorflow":
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_vqvae import ImageVQVAE, VideoVQVAE
+from keras_vqvae import ImageVQVAE, VideoPredictor, VideoVQVAE
 from keras_vqvae.data import Recording, video, write_records
 from keras_vqvae.data.video import Episode
 
@@ -102,6 +102,27 @@ def test_kinds_of_actions() -> None:
     np.testing.assert_array_equal(continuous[1], [[1, 3], [2, 3], [3, 3]])
 
 
+def test_what_was_done_in_frames_that_are_skipped_counts() -> None:
+    frames = episode(0, 7).frames
+    buttons = np.zeros((7, 2), bool)
+    buttons[1::2, 0] = True  # never in a frame that is kept
+    vectors = np.arange(14, dtype="float32").reshape(7, 2)
+    numbers = np.array([2, 0, 0, 1, 1, 2, 2], "int32")
+    [one, two, three] = video.skip([Episode(frames, x) for x in (buttons, vectors, numbers)], 4)
+    np.testing.assert_array_equal(one.frames, frames[[0, 4]])
+    assert one.actions.tolist() == [[True, False], [True, False]] and one.actions.dtype == bool
+    assert two.actions.tolist() == [[3, 4], [10, 11]] and two.actions.dtype == np.float32
+    assert three.actions.tolist() == [0, 2] and three.actions.dtype == np.int32
+    ties = Episode(frames[:4], np.array([3, 1, 3, 1]))
+    assert video.skip([ties], 4)[0].actions.tolist() == [3]
+    [bare] = video.skip([episode(0, 5, "none")], 2)
+    assert bare.actions is None and len(bare) == 3
+    with pytest.raises(ValueError, match="`every` must be a positive integer, got 0"):
+        video.skip([ties], 0)
+    with pytest.raises(ValueError, match="are of codes"):
+        video.skip([Episode(np.zeros((4, 2, 2), "int32"))], 2)
+
+
 def test_episodes_of_a_recording() -> None:
     starts = np.array([1, 0, 0, 1, 0, 1, 0], bool)
     frames = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
@@ -173,6 +194,48 @@ def test_codes_are_kept_and_made_anew_for_other_weights_and_frames(
     with pytest.raises(ValueError, match=r"holds \['frames'\], and no codes of `encode`"):
         video.encode(vqvae, episodes, file)
     assert file.read_bytes() == kept
+
+
+def test_codes_are_made_in_batches_across_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    vqvae = ImageVQVAE((4, 6, 3), 8, 4, downsampling=2, hidden=8)
+    vqvae(episode(0, 1).frames)
+    lengths = [3] * 10 + [50, 1]
+    episodes = [episode(i, n) for i, n in enumerate(lengths)]
+    given, encode = [], vqvae.encode
+
+    def counted(x: np.ndarray, **options: Any) -> np.ndarray:
+        given.append(len(x))
+        return encode(x, **options)
+
+    monkeypatch.setattr(vqvae, "encode", counted)
+    coded = video.encode(vqvae, episodes, verbose=0)
+    assert given == [64, 64]  # 81 frames, filled up
+    for one, frames in zip(coded, episodes, strict=True):
+        np.testing.assert_array_equal(one.frames, encode(frames.frames))
+        np.testing.assert_array_equal(one.actions, frames.actions)
+
+
+def test_what_cannot_be_encoded_or_cut_is_named() -> None:
+    vqvae = ImageVQVAE((4, 6, 3), 8, 4, downsampling=2, hidden=8)
+    vqvae(episode(0, 1).frames)
+    good = [episode(0, 4)]
+    with pytest.raises(ValueError, match="must be a list of Episode, or a Recording, got ndarray"):
+        video.windows(good[0].frames, 2)
+    with pytest.raises(ValueError, match="must be a list of Episode, or a Recording, got Episode"):
+        video.windows(good[0], 2)
+    with pytest.raises(ValueError, match="`episodes` are of codes already"):
+        video.encode(vqvae, video.encode(vqvae, good))
+    with pytest.raises(ValueError, match=r"frames of \(2, 6, 3\), `vqvae` takes \(4, 6, 3\)"):
+        video.encode(vqvae, [Episode(good[0].frames[:, :2])])
+    with pytest.raises(
+        ValueError, match="`vqvae` must be a VQVAE, got VideoPredictor: give its vq"
+    ):
+        video.encode(VideoPredictor(vqvae, 3), good)
+    codes = [Episode(np.zeros((4, 2, 2), "int32"), np.zeros(n, "int32")) for n in (4, 8)]
+    with pytest.raises(
+        ValueError, match=r"int32 \(\), 2 a code, but the first has .* int32 \(\)\."
+    ):
+        video.windows(codes, 2)
 
 
 @pytest.mark.parametrize("actions", ["none", "discrete", "continuous"])
@@ -309,6 +372,11 @@ BAD: dict[str, tuple] = {
     "a list": ({"frames": [[1]]}, "frames must be an array, got a list"),
     "a list of actions": ({"actions": [1, 2, 3]}, "actions must be an array, got a list"),
     "NaN": ({"actions": np.full((3, 1), np.nan)}, "must be finite"),
+    "one number": ({"actions": np.array(3)}, "one for each of the 3 frames, got shape ()"),
+    "no action to codes": (
+        {"frames": np.zeros((5, 4, 4), "int32"), "actions": np.zeros(0, "int32")},
+        "one for each of the 5 frames, got shape (0,)",
+    ),
 }
 
 

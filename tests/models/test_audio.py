@@ -64,6 +64,30 @@ def trained(decoder: str, **options: Any) -> AudioVQVAE:
 DECODERS = ["wavenet", "parallel", "source"]
 
 
+def weights(decoder: str, speakers: int | None) -> int:
+    """Trainable ones of `make`, counted by hand; the codebook is none."""
+
+    def conv(kernel: int, channels: int, filters: int) -> int:
+        return kernel * channels * filters + filters
+
+    def unit(channels: int) -> int:
+        by_speaker = conv(1, 64, 2 * channels) if speakers else 0
+        return conv(3, channels, channels) + conv(1, channels, channels) + by_speaker
+
+    strided = conv(4, 1, 6) + conv(4, 6, 8) + conv(4, 8, 8)
+    encoder = strided + conv(3, 8, 8) + conv(1, 8, 8) + conv(1, 8, 4)
+    total = encoder + (speakers or 0) * 64
+    if decoder == "wavenet":
+        conditions = 4 * 12 + (64 * 12 if speakers else 0)  # without biases
+        blocks = 3 * (conv(2, 6, 12) + conv(1, 6, 8) + conditions) + 2 * conv(1, 6, 6)
+        return total + 256 * 6 + blocks + conv(1, 8, 8) + conv(1, 8, 256)
+    total += conv(7, 4, 8) + conv(8, 8, 6) + conv(4, 6, 6) + 4 * unit(6) + conv(7, 6, 1)
+    if decoder == "parallel":
+        return total
+    pitch, waves = 2 * unit(8) + conv(1, 8, 2), conv(4, 9, 6) + conv(3, 9, 6) + 2 * conv(1, 6, 6)
+    return total + pitch + waves
+
+
 @pytest.mark.parametrize(
     "decoder, speakers",
     [
@@ -76,13 +100,11 @@ DECODERS = ["wavenet", "parallel", "source"]
 )
 def test_shared_checks(decoder: str, speakers: int | None, tmp_path: Path) -> None:
     x = data() if speakers else sound()
-    model = make(decoder, num_speakers=speakers)
-    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     check_model(
         lambda **kw: make(decoder, num_speakers=speakers, **kw),
         x,
         tmp_path,
-        trainable=trainable,
+        trainable=weights(decoder, speakers),
         # Samples; of a WaveNet the outputs are logits.
         output_dtype=None if decoder == "wavenet" else "float32",
     )
@@ -589,24 +611,25 @@ BAD = {
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("value", [np.nan, 1.5])
-def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float) -> None:
+@pytest.mark.parametrize("value, xla", [(np.nan, False), (1.5, False), (np.nan, True)])
+def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float, xla: bool) -> None:
     import tensorflow as tf
 
     model = make("parallel")
-    model.compile("adam", jit_compile=False)
+    model.compile("adam", jit_compile=xla)
     waveform = sound(4)
     dataset = tf.data.Dataset.from_tensors(waveform).repeat(2)
     model.fit(dataset, verbose=0)
     before = model.get_weights()
     waveform = waveform.copy()
     waveform[2, 5] = value
-    with pytest.raises(tf.errors.InvalidArgumentError, match="waveform must be finite and in"):
-        model.fit(tf.data.Dataset.from_tensors(waveform), verbose=0)
-    assert_same(before, model.get_weights())
-    for act in (model.encode, model.adapt):
+    bad = tf.data.Dataset.from_tensors(waveform)
+    for act in (model.fit, model.evaluate, model.predict, model.encode, model.adapt):
         with pytest.raises(tf.errors.InvalidArgumentError, match="waveform must be finite and in"):
-            act(tf.data.Dataset.from_tensors(waveform))
+            act(bad)
+    assert_same(before, model.get_weights())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="waveform must be finite and in"):
+        model.fit(dataset, validation_data=bad, verbose=0)
 
 
 @pytest.mark.tensorflow
@@ -625,12 +648,35 @@ def test_short_clips_in_a_dataset_of_any_width_are_named() -> None:
     beyond = of(waveform=sound(2), length=np.array([64, 999], "int32"))
     for dataset, message in [
         (short, "waveform must be of at least 8 samples, one code, got"),
-        (padded, "length must be at least 8, one code"),
-        (beyond, "length must be at least 8, one code, and at most that of the batch"),
+        (padded, "length must be at least 8, one code .*min_samples=8"),
+        (beyond, r"length must be at least 8, one code \(.*\), and at most that of the batch"),
     ]:
         for act in (lambda x: model.fit(x, verbose=0), model.encode, model.adapt):
             with pytest.raises(tf.errors.InvalidArgumentError, match=message):
                 act(dataset)
+
+
+@pytest.mark.tensorflow
+def test_a_dataset_of_other_speakers_or_another_rate_is_refused() -> None:
+    from keras_vqvae.data import audio
+
+    clips = list(sound(4))
+    model = make("parallel", speaker_names=["ann", "bob", "cy"])
+    model.compile("sgd")
+    named = {"crop": 64, "batch_size": 2}
+    good = audio.from_arrays(clips, **named, speakers=["bob", "ann", "ann", "bob"])
+    model.fit(good, verbose=0)  # the first two of the model's three
+    other = audio.from_arrays(clips, **named, speakers=["bob", "cy", "cy", "bob"])
+    for act in (model.fit, model.evaluate):
+        with pytest.raises(
+            ValueError, match=r"speaker_names are \['bob', 'cy'\], the model's \['a"
+        ):
+            act(other)
+    with pytest.raises(ValueError, match="speaker_names are"):
+        model.fit(good, validation_data=other)
+    good.sample_rate = 16000
+    with pytest.raises(ValueError, match="the dataset is of 16000 Hz, the model of sample_rate=80"):
+        model.fit(good)
 
 
 def test_speakers_by_name(tmp_path: Path) -> None:
@@ -750,11 +796,12 @@ def test_datasets_that_do_not_fit() -> None:
         make().encode(widths)
     with pytest.raises(ValueError, match="take waveforms, not a dataset: call them for each batch"):
         make(num_speakers=3).convert(widths, 0)
-    model = make(num_speakers=3)
-    model.compile("sgd")
     unknown = tf.data.Dataset.from_tensors({**data(2), "speaker": np.array([1, 7], "int32")})
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"speaker must be in \[0, 3\), got"):
-        model.fit(unknown, verbose=0)
+    model = make(num_speakers=3)
+    for xla in (False, True):
+        model.compile("sgd", jit_compile=xla)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"speaker must be in \[0, 3\)"):
+            model.fit(unknown, verbose=0)
 
 
 def test_a_stream_draws_by_a_seed_of_its_own_and_takes_another_speaker() -> None:

@@ -124,7 +124,7 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
     model._codes_and_actions = lambda x: (
         (x["codes"], x["actions"]) if isinstance(x, dict) else (x, None)
     )
-    model.check_data = lambda x: None
+    model.check_data, model.checked = lambda x: None, lambda x: x
     weights = np.random.default_rng(2).normal(size=7).astype("float32")
     select = np.zeros((count, TIME - CONTEXT, per_frame, 1), "float32")
     for row, (t, p) in enumerate(positions):
@@ -311,7 +311,7 @@ def test_guidance_speaks_for_what_the_context_speaks_for() -> None:
     assert again.guidance == 0.25
     model.guidance = 0
     assert model.get_config()["guidance"] == 0.0
-    with pytest.raises(ValueError, match="guidance must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="guidance must be a number of at least 0, got -1"):
         model.guidance = -1
     with pytest.raises(ValueError, match="needs a model that was trained with context_dropout"):
         make(context_dropout=0.0, guidance=0.3)
@@ -359,30 +359,30 @@ def test_bits_are_those_of_the_log_probability() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("kind", ["discrete", "buttons"])
-def test_bad_actions_in_a_dataset_are_named(kind: str) -> None:
+@pytest.mark.parametrize("kind, xla", [("discrete", False), ("buttons", False), ("buttons", True)])
+def test_bad_actions_in_a_dataset_are_named(kind: str, xla: bool) -> None:
     import tensorflow as tf
 
     x = data(kind, codes())
     x["actions"] = x["actions"].copy()
     x["actions"].flat[-1] = 3  # the last one of a window leads beyond it, and is checked too
     model = make(kind)
-    model.compile("sgd", jit_compile=False)
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"actions must be in \[0, [32]\), got"
-    ):
-        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(2), verbose=0)
+    model.compile("sgd", jit_compile=xla)
+    for name, bad in {"actions": x, "codes": data(kind, codes() + 99)}.items():
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"{name} must be in \[0, \d+\)"):
+            model.fit(tf.data.Dataset.from_tensor_slices(bad).batch(2), verbose=0)
 
 
 @pytest.mark.tensorflow
-def test_nan_in_a_dataset_is_named_before_it_does_harm() -> None:
+@pytest.mark.parametrize("xla", [False, True])
+def test_nan_in_a_dataset_is_named_before_it_does_harm(xla: bool) -> None:
     import tensorflow as tf
 
     x = data("continuous", codes())
     x["actions"] = x["actions"].copy()
     x["actions"][2, 3, 1] = np.nan
     model = make("continuous")
-    model.compile("sgd", jit_compile=False)
+    model.compile("sgd", jit_compile=xla)
     before = model.get_weights()
     with pytest.raises(tf.errors.InvalidArgumentError, match="actions must be finite, got NaN"):
         model.fit(tf.data.Dataset.from_tensors(x), verbose=0)
@@ -517,3 +517,27 @@ def test_bad_arguments_are_refused_by_name() -> None:
             VideoPredictor(vqvae(), wrong)
     with pytest.raises(ValueError, match="context_frames must be a positive integer"):
         VideoPredictor(vqvae(), context_frames=0)
+    for name, wrong in {
+        "guidance": "x", "context_dropout": "a", "reach": ("a", 2), "past_dilations": (1.5,),
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            VideoPredictor(vqvae(), 3, **{name: wrong})
+
+
+def test_its_vqvae_does_not_train_on_by_mistake() -> None:
+    frozen = vqvae()
+    frozen.compile("sgd")
+    x = frames().reshape(-1, *frames().shape[2:])
+    frozen.fit(x, verbose=0)
+    VideoPredictor(frozen, 3)
+    before = frozen.get_weights()
+    with pytest.raises(ValueError, match=r"is frozen \(trainable=False\), as the VQ-VAE of a Vid"):
+        frozen.fit(x, verbose=0)
+    assert_same(before, frozen.get_weights())
+
+
+def test_what_is_no_float32_is_no_action() -> None:
+    x = data("continuous", codes())
+    x["actions"] = np.full(x["actions"].shape, 1e300)
+    with pytest.raises(ValueError, match="actions must be finite, got NaN or infinity"):
+        make("continuous").log_prob(x)

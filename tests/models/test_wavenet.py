@@ -194,11 +194,12 @@ def test_saving_keeps_what_it_is() -> None:
 
 
 @pytest.mark.tensorflow
-def test_what_is_out_of_range_in_a_dataset_is_named() -> None:
+@pytest.mark.parametrize("xla", [False, True])
+def test_what_is_out_of_range_in_a_dataset_is_named(xla: bool) -> None:
     import tensorflow as tf
 
     model = make(num_classes=3)
-    model.compile("adam", jit_compile=False)
+    model.compile("adam", jit_compile=xla)
     good = {"codes": codes(), "condition": np.zeros(5, "int32"), "length": np.full(5, 12, "int32")}
     model.fit(tf.data.Dataset.from_tensors(good), verbose=0)
     before = model.get_weights()

@@ -159,7 +159,7 @@ class Double:
         self.rest_url = f"http{'s' if tls else ''}://127.0.0.1:{self._rest.server_port}"
         self._thread = threading.Thread(target=self._rest.serve_forever, daemon=True)
         self._thread.start()
-        self._grpc = _grpc_server(self, threads)
+        self._grpc = grpc_server(self, threads)
         if certificate is None:
             port = self._grpc.add_insecure_port("127.0.0.1:0")
         else:
@@ -206,7 +206,9 @@ class Double:
         return self.find(name, version).predict(signature, inputs)
 
 
-def _grpc_server(double: Double, threads: int) -> grpc.Server:
+def grpc_server(double: Double, threads: int) -> grpc.Server:
+    """One more server of what a double serves; to be given a port and started."""
+
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
         get_model_status_pb2,

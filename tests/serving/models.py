@@ -39,10 +39,12 @@ def sound(decoder: str, speakers: int | None = SPEAKERS) -> AudioVQVAE:
     return model
 
 
-def sound_with_prior(decoder: str, speakers: int | None = SPEAKERS) -> tuple:
+def sound_with_prior(
+    decoder: str, speakers: int | None = SPEAKERS, classes: int | None = SPEAKERS
+) -> tuple:
     model = sound(decoder, speakers)
     small: dict = {"channels": 8, "skip_channels": 8, "dilations": (1, 2), "burn_in": 0}
-    return model, sharpened(WaveNet(model.num_codes, num_classes=speakers, **small))
+    return model, sharpened(WaveNet(model.num_codes, num_classes=classes, **small))
 
 
 def mixed(make: Callable[[], tuple]) -> tuple:
@@ -63,7 +65,8 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "image_maps": lambda: with_prior(condition_channels=2),
     "image_mixed": lambda: mixed(with_prior),
     "sound_source": lambda: sound_with_prior("source"),
-    "sound_parallel": lambda: sound_with_prior("parallel", None),
+    "sound_parallel": lambda: sound_with_prior("parallel", None, None),
+    "sound_any_prior": lambda: sound_with_prior("wavenet", classes=None),
     "sound_wavenet": lambda: sound_with_prior("wavenet"),
     "sound_mixed": lambda: mixed(lambda: sound_with_prior("wavenet")),
     "sound_wavenet_alone": lambda: (sound("wavenet", None), None),

@@ -32,7 +32,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog  # noqa: E402
 
 from tests.serving import models  # noqa: E402
-from tests.serving.double import Double  # noqa: E402
+from tests.serving.double import Double, grpc_server  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "serving"))
 import client as example  # noqa: E402
@@ -452,7 +452,7 @@ def test_the_deadline_is_of_the_first_call_too() -> None:
     waits: list[float] = []
 
     class Slow(example.Client):
-        def _metadata(self, timeout: float) -> dict:
+        def _metadata(self, timeout: float) -> tuple:
             waits.append(timeout)
             raise example.UnavailableError("not yet")
 
@@ -471,7 +471,9 @@ def test_the_deadline_is_of_the_first_call_too() -> None:
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "ServingError", "<html>"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ServingError", "no signatures"),
-        (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nlost", "ServingError", "lost"),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nlost", "UnavailableError", "lost"),
+        (b"HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n", "ServingError", "answers 500"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "ServingError", "/m"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "UnavailableError", ""),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "DeadlineExceededError", "no whole"),
     ],
@@ -500,6 +502,85 @@ def test_whatever_a_server_answers_is_a_named_error(
         given_up.set()
         thread.join()
     assert type(got.value).__name__ == error
+    number = int(answer.split()[1])
+    assert got.value.code in ((number,) if number > 400 else (None, number))
+
+
+def test_the_deadline_is_of_answers_in_drops() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        given_up = threading.Event()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
+                while not given_up.wait(0.1):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with example.RestClient(url, "m", retries=0, timeout=0.5) as client:
+            with pytest.raises(example.DeadlineExceededError):
+                client.predict("encode")  # all drops would take 99 seconds
+        given_up.set()
+        thread.join()
+
+
+def test_a_server_that_comes_back_is_found_at_once(double: Double) -> None:
+    """gRPC by itself would look for it after 1, 1.6, 2.6, ... and at last every 120 seconds."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with example.GrpcClient(address, "echo", retries=10**6, backoff=0.01) as client:
+        with pytest.raises(example.UnavailableError):
+            client.predict(timeout=11, images_bytes=FILES, number=1)
+        server = grpc_server(double, 2)
+        server.add_insecure_port(address)
+        server.start()
+        try:
+            assert client.predict(timeout=3, images_bytes=FILES, number=1)["number"] == 2
+        finally:
+            server.stop(None).wait()
+
+
+def test_streams_and_play_stay_with_one_version() -> None:
+    """A state is a version's own: one that was loaded meanwhile would go on with nonsense."""
+    asked: list[int | None] = []
+
+    class Reloaded(example.Client):
+        newest = 3
+
+        def _metadata(self, timeout: float) -> tuple[dict, int]:
+            grid = {"dtype": "DT_INT32", "tensor_shape": {"dim": [{"size": "-1"}] * 2}}
+            drawing = ("seed", "temperature", "top_k", "top_p")
+            how = {name: {"dtype": "DT_FLOAT"} for name in drawing}
+            return {
+                "decode_stream": {"inputs": {"codes": grid}, "outputs": {"waveform": grid}},
+                "start": {"inputs": {"frames": grid}, "outputs": {"codes": grid}},
+                "step": {
+                    "inputs": {"codes": grid, **how},
+                    "outputs": {"frames": grid, "codes": grid},
+                },
+            }, self.newest
+
+        def _request(self, signature: str, inputs: dict, version: int | None) -> str:
+            asked.append(version)
+            return signature
+
+        def _predict(self, request: str, timeout: float) -> dict:
+            self.newest += 1
+            return {name: np.zeros((1, 1)) for name in self.signature(request).outputs}
+
+    client = Reloaded("m")
+    assert len(list(example.decode_stream(client, [[[1]], [[2]], [[3]]]))) == 3
+    assert asked == [3, 3, 3] and client.served_version() == 6
+    known = example.parse_signatures(client._metadata(1)[0])
+    asked.clear()
+    assert len(list(example.play(client, np.zeros((1, 1), "int32"), [None, None]))) == 2
+    assert asked == [6, 6, 6]
+    assert Reloaded("m", signatures=known).served_version() is None  # of one that cannot tell
 
 
 def test_an_answer_without_outputs_is_a_named_error(monkeypatch) -> None:

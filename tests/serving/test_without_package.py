@@ -33,13 +33,17 @@ from tests.needed import skip_or_fail  # noqa: E402
 from tests.serving import c_library, children  # noqa: E402
 from tests.serving.models import MODELS, bad_requests, emptied, requests  # noqa: E402
 
-# With every signature of every kind, plain and encoded; the others take minutes.
+# With every signature, state and kind of condition; the others, which take minutes, combine them.
 FEW = [
     "image_prior",
+    "image_classes",
     "image_encoded",
     "sound_encoded",
+    "sound_source",
     "sound_wavenet",
     "video_discrete",
+    "video_none",
+    "video_codes",
     "video_codes_predictor",
 ]
 ALL = [pytest.param(name, marks=[] if name in FEW else pytest.mark.long) for name in MODELS]
