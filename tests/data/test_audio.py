@@ -411,7 +411,7 @@ def test_manifest_rows_that_are_wrong(folder):
     path.write_text("path,speaker\nspeaker0/0.wav,\n")
     with pytest.raises(ValueError, match="line 2.*Fill the column in"):
         audio.from_manifest(path, RATE, speakers=True)
-    path.write_text("path, speaker\nspeaker0/0.wav, ann\n")
+    path.write_text("path, speaker\nspeaker0/0.wav, ann \n")
     assert audio.from_manifest(path, RATE, 100, speakers=True).speaker_names == ["ann"]
     path.write_text('path,segments\nspeaker0/0.wav,"[[0.1, ""a""]]"\n')
     with pytest.warns(UserWarning, match="segments.* are of whole files"):

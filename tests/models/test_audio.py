@@ -422,15 +422,21 @@ def test_streaming_compiled_by_xla() -> None:
     assert_same_levels(made, model.decode(np.concatenate(codes, 1), 1, seed=4))
 
 
-def test_streamed_latents() -> None:
+@pytest.mark.parametrize("kind", ["causal", "centred", "spectra"])
+def test_streamed_latents(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents, not only codes: the quantizer would hide small differences."""
-    model = make("parallel", causal=False)
-    x = sound(1, 400)
+    options: dict = {"causal": kind == "causal"}
+    if kind == "spectra":
+        options["encoder"] = SpectrogramEncoder(4, 8000, 8, window=32, bands=8, hop=8, hidden=8)
+    model = make("parallel", **options)
+    x = sound(2, 403)
     whole = to_numpy(model.latents(x))
-    before, after = model.encoder.context
-    chunk = x[:, (20 - before) * 8 : (26 + after) * 8]
-    part = to_numpy(model.latents(chunk))[:, before : before + 6]
-    np.testing.assert_allclose(part, whole[:, 20:26], atol=1e-5)
+    stream = model.streaming(2)
+    monkeypatch.setattr(model, "encode", lambda x, batch_size: to_numpy(model.latents(x)))
+    cuts = np.cumsum([1, 7, 8, 100, 3, 0, 160, 90])
+    parts = [stream.encode(chunk) for chunk in np.split(x, cuts, axis=1)] + [stream.encode_end()]
+    together = np.concatenate([part for part in parts if part.shape[1]], 1)
+    np.testing.assert_allclose(together, whole, atol=1e-5)
 
 
 def test_own_networks_and_quantizer() -> None:
