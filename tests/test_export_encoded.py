@@ -216,7 +216,9 @@ CLIP = test_audio.sound(1, 64)[0]
         ([wav(CLIP[:7])], r"shorter than one code of 8 samples, got\] \[7"),
         ([b"hello"], "must be WAV of 16-bit integers .* begins. .hell"),
         ([wav(CLIP)[:30]], "must be WAV of 16-bit integers"),
-        ([wav(CLIP)[:40]], "[Dd]ata|[Ff]ile|[Hh]eader"),
+        ([wav(CLIP)[:40]], r"waveform_bytes is cut off: .* there are:\] \[164\] \[32"),
+        ([wav(CLIP)[:-8]], r"waveform_bytes is cut off: .* there are:\] \[164\] \[156"),
+        ([wav(np.sign(CLIP))], r"waveform_bytes is clipped, .* full scale is\] \[1\]"),
         ([b""], "must be WAV of 16-bit integers"),
     ],
     ids=[
@@ -228,7 +230,9 @@ CLIP = test_audio.sound(1, 64)[0]
         "short",
         "text",
         "no header",
+        "cut off in the header",
         "cut off",
+        "clipped",
         "nothing",
     ],
 )

@@ -23,8 +23,8 @@ Order, resuming with `start_at`, and several workers are those of `keras_vqvae.d
 
 Bad files are found before the first batch, not in the middle of training: every file is decoded
 once when the dataset is made. `check=False` reads the headers only, which for hundreds of hours is
-worth it; then NaN or a damaged file ends reading when it is met, with its name, and clipping is
-not looked for.
+worth it; then NaN or a damaged file ends reading when it is met, with its name (but for MP3, whose
+length only decoding tells: what there is of it is taken), and clipping is not looked for.
 
 Texts and the times of phones are in no batch, since no model takes them: `read_manifest` gives
 them file by file.
@@ -194,12 +194,14 @@ def from_manifest(
     options = filled_in("from_manifest", from_folder, given)
     options["speakers"] = wanted = _wanted_speakers(speakers)
     rows = read_manifest(path)
-    nowhere = [row for row in rows if not row.path.is_file()]
-    if nowhere:
-        named = [f"line {row.line}: {row.path}" for row in nowhere]
+    # Not Path.is_file, which raises on a name that is too long.
+    is_there = [os.path.isfile(row.path) for row in rows]
+    if not all(is_there):
+        lost = [row for row, there in zip(rows, is_there, strict=True) if not there]
+        named = [f"line {row.line}: {str(row.path)[:200]}" for row in lost]
         cure = "Paths are relative to the manifest's folder."
         _report(f"rows of {path} point to no file", named, skip_corrupt, cure)
-        rows = [row for row in rows if row.path.is_file()]
+        rows = [row for row, there in zip(rows, is_there, strict=True) if there]
     if trim_silence and any(row.segments for row in rows):
         warnings.warn(
             f"the `segments` of {path} are of whole files; with trim_silence=True batches begin "
@@ -534,7 +536,7 @@ def read(
     if sample_rate is not None and not is_integer(sample_rate, 1):
         raise ValueError(f"`sample_rate` must be a positive integer or None, got {sample_rate!r}.")
     _check_clipped(clipped)
-    if not pathlib.Path(path).is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"{path} is no file.")
     (file,) = audio_files.inspect([pathlib.Path(path)], whole=True, clipped=clipped)
     problem = _problem(file, sample_rate or file.rate, 1)
@@ -723,7 +725,7 @@ def _from_files(
     if problems:
         named = [f"{path} {problem}" for path, problem in problems.items()]
         cure = "Repair or remove them."
-        _report("sound files cannot be used", named, skip_corrupt, cure)
+        _report("sound files cannot be used", named, skip_corrupt, cure, stacklevel=4)
     good = [i for i, file in enumerate(files) if file.path not in problems]
     if not good:
         raise ValueError(f"{where} has no sound file that can be used.")
@@ -807,12 +809,12 @@ def _problem(file: SoundFile, sample_rate: int, min_samples: int) -> str:
     return ""
 
 
-def _report(what: str, named: list[str], skip: bool, cure: str) -> None:
+def _report(what: str, named: list[str], skip: bool, cure: str, stacklevel: int = 3) -> None:
     more = f"; and {len(named) - 3} more" if len(named) > 3 else ""
     text = f"{len(named)} {what}: {'; '.join(named[:3])}{more}."
     if not skip:
         raise ValueError(f"{text} {cure} Or leave them out: `skip_corrupt=True`.")
-    warnings.warn(f"{text} They are left out.", stacklevel=4)
+    warnings.warn(f"{text} They are left out.", stacklevel=stacklevel)
 
 
 def _warn_of_short(lengths: Sequence[int] | np.ndarray, crop: int | None, stacklevel: int) -> None:

@@ -34,8 +34,10 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 CLIPPED_SHARE = 0.01
 # What is decoded of MP3 and Ogg overshoots full scale a little; more is another scale.
 MOST_OVERSHOOT = 1.5
-_FULL_SCALE = 0.999
+FULL_SCALE = 0.999
 _UNKNOWN = 2**31 - 1
+# Of an unknown number libsndfile makes the greatest of 64 bits.
+_MOST_FRAMES = 2**48
 
 # What tensorflow-io decodes, by libsndfile's names of format and subtype: how to call it, and the
 # scale of its numbers. Place 0 is for all other kinds, which go through soundfile.
@@ -171,9 +173,16 @@ def inspect(
 def _inspect(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped: str) -> SoundFile:
     soundfile = import_extra("soundfile")
     try:
+        if path.stat().st_size == 0:
+            raise OSError("is empty")
         with soundfile.SoundFile(path) as stream:
             name = "WAV" if stream.format == "WAVEX" else stream.format
             frames = stream.frames
+            if frames > _MOST_FRAMES:
+                raise OSError(
+                    "does not say how long it is, as encoders leave it that write to a pipe; "
+                    "ffmpeg -i old.flac new.flac adds that"
+                )
             file = SoundFile(
                 path,
                 stream.samplerate,
@@ -189,6 +198,8 @@ def _inspect(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped:
                 audio_headers.check_whole(path)
                 if file.kind and not audio_headers.is_plain(path, frames):
                     file = dataclasses.replace(file, kind=0)
+            elif name == "OGG":
+                audio_headers.check_whole_ogg(path)
             if not whole or frames == 0:
                 return file
             samples = stream.read(dtype="float32", always_2d=True)
@@ -241,7 +252,7 @@ def problem_of(samples: np.ndarray, clipped: str = "refuse") -> str:
             f"has samples of size up to {np.abs(samples).max():g}, far beyond full scale, which is "
             '1 (clipped="allow" cuts them)'
         )
-    limit = int(_FULL_SCALE * 32768) if samples.dtype == np.int16 else _FULL_SCALE
+    limit = int(FULL_SCALE * 32768) if samples.dtype == np.int16 else FULL_SCALE
     loud = np.count_nonzero(samples >= limit) + np.count_nonzero(samples <= -limit)
     share = loud / max(samples.size, 1)
     if share > CLIPPED_SHARE:

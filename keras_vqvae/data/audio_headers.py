@@ -1,4 +1,4 @@
-"""What libsndfile does not tell of WAV and MP3 files, read from the files themselves."""
+"""What libsndfile does not tell of WAV, Ogg and MP3 files, read from the files themselves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,31 @@ _BIT_RATES = (
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
 )
 _MPEG_RATES = (44100, 48000, 32000)
+
+
+# Of an Ogg page: 27 bytes, up to 255 sizes of segments, and the segments.
+_LONGEST_PAGE = 27 + 255 + 255 * 255
+_LAST_PAGE = 4
+
+
+def check_whole_ogg(ogg: pathlib.Path) -> None:
+    """libsndfile takes what there is of an Ogg file that was cut off, and its length for the whole.
+
+    Raises:
+        OSError: the last page is not whole, or not marked as the last (RFC 3533, sec. 6).
+    """
+    with ogg.open("rb") as stream:
+        stream.seek(max(0, ogg.stat().st_size - 2 * _LONGEST_PAGE))
+        end = stream.read()
+    page = end[max(0, end.rfind(b"OggS\0")) :]
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if not sizes or len(sizes) < page[26] or len(page) < 27 + len(sizes) + sum(sizes):
+        raise OSError("is cut off: its last page is not whole")
+    if not page[5] & _LAST_PAGE:
+        raise OSError(
+            "is cut off: its last page is not marked as the last (if it is the last nevertheless, "
+            "ffmpeg -i old.ogg -c copy new.ogg marks it)"
+        )
 
 
 def check_whole(wav: pathlib.Path) -> None:

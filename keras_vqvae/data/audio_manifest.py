@@ -73,7 +73,21 @@ def _csv_rows(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, Any]]]
             f"The first line of {path} must name its columns, among them `path`; "
             f"it names {reader.fieldnames}."
         )
-    return [(reader.line_num, fields) for fields in reader]
+    rows = []
+    try:
+        for fields in reader:
+            if None in fields:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: it has more fields than the first line names "
+                    'columns: a text with a comma goes in quotes ("Hello, world").'
+                )
+            rows.append((reader.line_num, fields))
+    except csv.Error as error:  # of fields beyond 131,072 characters, too
+        raise ValueError(
+            f"{path}, line {reader.line_num + 1}: it cannot be read ({error}); a JSONL file may "
+            "have fields of any length."
+        ) from error
+    return rows
 
 
 def _json_rows(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, Any]]]:
@@ -97,6 +111,9 @@ def _row(manifest: pathlib.Path, line: int, fields: dict[str, Any]) -> Row:
     where = f"{manifest}, line {line}"
     # A CSV row that is too short has None; JSON may have numbers as speakers.
     values = {name: fields.get(name) for name in _COLUMNS}
+    for name in _COLUMNS[:3]:
+        if isinstance(values[name], (list, dict)):
+            raise ValueError(f"{where}: `{name}` must be a text, got {values[name]!r:.60}.")
     file, speaker, text = (
         "" if values[name] is None else str(values[name]).strip() for name in _COLUMNS[:3]
     )
@@ -111,6 +128,8 @@ def _segments(where: str, value: Any) -> tuple[tuple[float, str], ...]:
         return ()
     try:
         pairs = json.loads(value) if isinstance(value, str) else value
+        if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
+            raise ValueError("no pairs, but text")
         segments = tuple((float(end), str(label)) for end, label in pairs)
     except (TypeError, ValueError) as error:  # JSON's errors are ValueErrors
         raise ValueError(

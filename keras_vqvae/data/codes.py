@@ -40,14 +40,16 @@ def encode_to_records(
     batches. Where there are at most 65,536 codes they take two bytes each.
 
     Raises:
-        ValueError: `data` is no data for `vqvae` or endless, or `folder` holds codes of another
-            model or other data, or something else.
+        ValueError: `data` is no data for `vqvae` or endless, its rate or speakers are not the
+            model's, or `folder` holds codes of another model or other data, or something else.
     """
     folder = pathlib.Path(folder)
     is_dataset = isinstance(data, tf.data.Dataset)
     count = int(data.cardinality()) if is_dataset else len(_main_part(data))
     if is_dataset and count == tf.data.INFINITE_CARDINALITY:
         raise ValueError("`data` is an endless dataset: `take` as many batches as are wanted.")
+    if is_dataset and isinstance(data.element_spec, Mapping):
+        vqvae.check_facts(data)
     spec = data.element_spec if is_dataset else data
     of_what = fingerprint(vqvae, count, sorted(spec) if isinstance(spec, Mapping) else ())
     if is_finished(folder):
@@ -99,6 +101,8 @@ def _rows(vqvae: Any, batches: Any) -> Iterator[dict[str, np.ndarray]]:
 def _rows_of_sound(vqvae: Any, batch: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
     given = {name: batch[name] for name in ("waveform", "length") if name in batch}
     codes = keras.ops.convert_to_numpy(vqvae.encode(given))
+    if vqvae.num_speakers is not None and "speaker" in batch:
+        vqvae.check_speaker(batch["speaker"], len(codes))
     parts = {name: keras.ops.convert_to_numpy(batch[name]) for name in batch if name != "waveform"}
     examples = {"codes": codes, "condition": parts["speaker"]} if "speaker" in parts else codes
     for number, row in enumerate(rows_of_batch(examples)):

@@ -22,7 +22,7 @@ def find_files(folder: pathlib.Path, suffixes: Sequence[str], what: str) -> list
     files = sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.is_dir()
     )
     if not files:
         raise ValueError(f"`folder` {folder} holds no {what} file ({', '.join(suffixes)}).")

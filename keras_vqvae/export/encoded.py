@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_vqvae.data.audio_files import CLIPPED_SHARE, FULL_SCALE
 from keras_vqvae.export.checks import asserted, with_checks
 from keras_vqvae.export.endpoints import Endpoint
 from keras_vqvae.export.fields import Field
@@ -139,13 +140,26 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
         pcm = has(20, b"\1\0") & has(34, b"\x10\0")
         elsewhere = ~has(12, b"fmt ")  # after chunks of other things, which TensorFlow skips
         known = has(0, b"RIFF") & has(8, b"WAVE") & (pcm | elsewhere)
-        message = f"{name} must be WAV of 16-bit integers (PCM, no floats), got a file that begins"
-        encoded = with_checks(encoded, [asserted(known, message, _shown(encoded))])
-        x, rate = tf.audio.decode_wav(encoded)
+        message = (
+            f"{name} must be WAV of 16-bit integers (plain PCM, no floats, not extensible), got a "
+            "file that begins"
+        )
+        # Negative where a stream's length was not known.
+        said = tf.io.decode_raw(tf.strings.substr(header, 4, 4), tf.int32)[0]
+        there = tf.strings.length(encoded) - 8
+        cut = f"{name} is cut off: bytes that its header says, and that there are:"
+        checks = [
+            asserted(known, message, _shown(encoded)),
+            asserted(~known | (said <= there + 1), cut, said, there),
+        ]
+        x, rate = tf.audio.decode_wav(with_checks(encoded, checks))
         channels = tf.shape(x)[1]
+        loud = tf.reduce_mean(tf.cast(tf.abs(x) >= FULL_SCALE, tf.float32))
+        clipped = f"{name} is clipped, the share of its samples at full scale is"
         checks = [
             asserted(rate == sample_rate, f"{name} must be of {sample_rate} Hz, got", rate),
             asserted(channels == 1, f"{name} must be mono, got channels:", channels),
+            asserted(loud <= CLIPPED_SHARE, clipped, loud),
         ]
         return with_checks(x[:, 0], checks)
 

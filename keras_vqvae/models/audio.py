@@ -70,7 +70,8 @@ class AudioVQVAE(Autoencoder):
             one, up to `hidden`. None for `hidden` everywhere, as in the paper.
         residual_blocks: number of the encoder's residual blocks.
         causal: whether no code depends on samples after its own, and no sample on later codes; of
-            networks that are given too. Sizes and residual blocks are of those that are not.
+            networks that are given, too, as far as they say so by an attribute `context`. Sizes
+            and residual blocks are of those that are not given.
         speaker_dim: size of the vectors of speakers.
         quantizer: another quantizer than `VectorQuantizer(num_codes, code_dim)`.
         commitment: beta of the paper.
@@ -385,20 +386,23 @@ class AudioVQVAE(Autoencoder):
 
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
-        self._check_dataset(x)
+        self.check_facts(x)
         spec = getattr(x, "element_spec", x)
         waveform = spec["waveform"] if isinstance(spec, dict) else spec
         if self.is_autoregressive and caller != "predict" and hasattr(waveform, "shape"):
             length = spec.get("length") if isinstance(spec, dict) else None
             check_burn_in(waveform.shape[-1], length, self._left_out, self.burn_in is None)
 
-    def _check_dataset(self, x: Any) -> None:
-        """Against what a dataset of `data.audio` says of itself."""
+    def _check_rate(self, x: Any) -> None:
         rate = getattr(x, "sample_rate", self.sample_rate)
         if rate != self.sample_rate:
             raise ValueError(
                 f"the dataset is of {rate} Hz, the model of sample_rate={self.sample_rate}"
             )
+
+    def check_facts(self, x: Any) -> None:
+        """Raises `ValueError` where a dataset of `data.audio` is of another rate or speakers."""
+        self._check_rate(x)
         known, names = self.speaker_names, list(getattr(x, "speaker_names", ()))
         if known is not None and names != list(known[: len(names)]):
             raise ValueError(
@@ -529,7 +533,7 @@ class AudioVQVAE(Autoencoder):
 
     def adapt(self, x: Any, batch_size: int = 64) -> None:
         """As `Autoencoder.adapt`, without vectors of padding; batches may be of several widths."""
-        self._build_on(x)
+        x = self._for_encoder(x)
         parts = self._parts_of("adapt", self._latents_and_mask, x, batch_size)
         self.quantizer.adapt(np.concatenate([latents[mask] for latents, mask in parts]))
 
@@ -595,15 +599,21 @@ class AudioVQVAE(Autoencoder):
         Raises:
             ValueError: wrong dtype, rank or length, or (arrays) values; batches of several widths.
         """
-        spec = getattr(waveform, "element_spec", waveform)
+        waveform = self._for_encoder(waveform)
+        return self._in_batches("encode", self._encode_checked, waveform, batch_size)
+
+    def _for_encoder(self, x: Any) -> Any:
+        """What `fit` takes without speakers, checked as far as it is known."""
+        self._check_rate(x)
+        spec = getattr(x, "element_spec", x)
         if isinstance(spec, dict):
             self._check_keys(spec)
             self.check_waveform(spec["waveform"])
             check_length(spec.get("length"), spec["waveform"].shape, self.downsampling)
-            waveform = _without_speaker(waveform)
-        elif hasattr(spec, "shape") or not hasattr(waveform, "__iter__") or _is_no_dataset(spec):
+            return _without_speaker(x)
+        if hasattr(spec, "shape") or not hasattr(x, "__iter__") or _is_no_dataset(spec):
             self.check_waveform(spec)
-        return self._in_batches("encode", self._encode_checked, waveform, batch_size)
+        return x
 
     def decode(
         self,

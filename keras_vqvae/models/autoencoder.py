@@ -75,7 +75,11 @@ class Autoencoder(Model):
         Args:
             x: what `fit` takes.
             batch_size: examples at a time, for arrays.
+
+        Raises:
+            ValueError: `x` is no data for this model.
         """
+        self._check_input("adapt", x)
         self._build_on(x)
         self.quantizer.adapt(self._in_batches("latents", self.latents, x, batch_size))
 

@@ -426,6 +426,10 @@ def test_manifest_rows_that_are_wrong(folder):
         ("path\n", "has no row"),
         ('path,segments\na.wav,"[[2, ""a""], [1, ""b""]]"\n', "line 2: the ends of `segments`"),
         ("path,segments\na.wav,pau\n", "line 2: `segments` must be a list"),
+        ('path,segments\na.wav,"[""0a"", ""1b""]"\n', "line 2: `segments` must be a list"),
+        ("path,text,speaker\na.wav,Hello, world,ann\n", "line 2: it has more fields.*in quotes"),
+        (f"path,text\na.wav,{'a' * 140_000}\n", "line 2: it cannot be read.*JSONL"),
+        (f"path\n{'a' * 5000}.wav\n", "1 rows of .* point to no file"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -433,6 +437,9 @@ def test_manifest_rows_that_are_wrong(folder):
     lines = folder / "list.jsonl"
     lines.write_text('{"path": "a.wav"}\nnonsense\n')
     with pytest.raises(ValueError, match="line 2: must be one JSON object a line"):
+        audio.read_manifest(lines)
+    lines.write_text('{"path": "a.wav", "speaker": ["ann"]}\n')
+    with pytest.raises(ValueError, match="line 1: `speaker` must be a text, got .'ann'"):
         audio.read_manifest(lines)
     with pytest.raises(ValueError, match="must be a .csv or a .jsonl"):
         audio.read_manifest(folder / "list.txt")
@@ -563,6 +570,19 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
     write(bad / "nan.wav", holes, subtype="FLOAT")
     write(bad / "clipped.wav", np.clip(noise(3000) * 9, -1, 1))
     write(bad / "empty.wav", np.zeros(0, np.float32))
+    for name, subtype in (("cut.ogg", "VORBIS"), ("cut.opus", "OPUS")):
+        content = write(bad / name, noise(40000), 48000, subtype=subtype).read_bytes()
+        (bad / name).write_bytes(content[: len(content) // 2])
+    # Of a stream: cut between two pages, all that is there is whole.
+    content = write(bad / "page.ogg", noise(40000)).read_bytes()
+    (bad / "page.ogg").write_bytes(content[: content.rfind(b"OggS")])
+    # As an encoder leaves it that could not go back to write how long it became.
+    content = bytearray(write(bad / "pipe.flac", noise(4000)).read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    (bad / "pipe.flac").write_bytes(content)
+    (bad / "nothing.mp3").write_bytes(b"")
+    (bad / "lost.wav").symlink_to(bad / "elsewhere.wav")
     write(bad / "loud.wav", noise(3000) * 30000, subtype="FLOAT")
     names = {
         "text.wav",
@@ -573,6 +593,12 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
         "clipped.wav",
         "empty.wav",
         "loud.wav",
+        "cut.ogg",
+        "cut.opus",
+        "page.ogg",
+        "pipe.flac",
+        "nothing.mp3",
+        "lost.wav",
     }
 
     good, problems = audio.check_folder(folder)
@@ -580,12 +606,18 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
     said = {path.name: problem for path, problem in problems.items()}
     assert "cannot be read" in said["text.wav"] and "NaN" in said["nan.wav"]
     assert "clipped" in said["clipped.wav"] and "clipped" in said["loud.wav"]
-    assert said["empty.wav"] == "is empty" and "is cut off" in said["cut.wav"]
+    assert said["empty.wav"] == "is empty" and "is empty" in said["nothing.mp3"]
+    for name in ("cut.wav", "cut.ogg", "cut.opus", "page.ogg"):
+        assert "is cut off" in said[name], name
+    assert "does not say how long it is" in said["pipe.flac"] and "No such" in said["lost.wav"]
 
-    with pytest.raises(ValueError, match=r"8 sound files .*clipped\.wav.*and 5 more.*skip_corrupt"):
+    with pytest.raises(
+        ValueError, match=r"14 sound files .*clipped\.wav.*and 11 more.*skip_corrupt"
+    ):
         audio.from_folder(folder, RATE, 100)
-    with pytest.warns(UserWarning, match="8 sound files cannot be used.*left out"):
+    with pytest.warns(UserWarning, match="14 sound files cannot be used.*left out") as warned:
         dataset = audio.from_folder(folder, RATE, 100, skip_corrupt=True, speakers=True)
+    assert warned[0].filename == __file__
     assert sum(len(batch["speaker"]) for batch in dataset) == 10
     with pytest.raises(ValueError, match=r"nan\.wav holds NaN"):
         audio.read(bad / "nan.wav")

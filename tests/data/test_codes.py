@@ -119,8 +119,12 @@ def test_wrong_data_is_named(vqvae, tmp_path):
 @pytest.fixture(scope="module")
 def sound_vqvae():
     keras.utils.set_random_seed(0)
+    return small_vqvae(num_speakers=3)
+
+
+def small_vqvae(**speakers):
     small = {"hidden": 4, "finest_hidden": 4, "residual_blocks": 1}
-    return AudioVQVAE(8000, 16, 4, downsampling=8, num_speakers=3, decoder="parallel", **small)
+    return AudioVQVAE(8000, 16, 4, downsampling=8, decoder="parallel", **small, **speakers)
 
 
 def waveforms(lengths):
@@ -148,6 +152,33 @@ def test_codes_of_crops_of_speakers_are_what_a_prior_takes(sound_vqvae, tmp_path
         records = data.from_records(tmp_path / name, 3, seed=0)
         losses = small_prior(3).fit(records, epochs=2, verbose=0).history["loss"]
         assert len(losses) == 2 and np.isfinite(losses).all()
+
+
+def test_sound_of_another_rate_or_speakers_is_refused(sound_vqvae, tmp_path):
+    crops = audio.from_arrays(waveforms([400] * 4), 160, 4, speakers=["ann", "cy", "bob", "ann"])
+    for model, rate, message in (
+        (sound_vqvae, 16000, "the dataset is of 16000 Hz, the model of sample_rate=8000"),
+        (
+            small_vqvae(speaker_names=["cy", "ann", "bob"]),
+            8000,
+            r"speaker_names are .'ann', 'bob', 'cy'., the model's .'cy', 'ann'",
+        ),
+    ):
+        crops.sample_rate = rate
+        with pytest.raises(ValueError, match=message):
+            data.encode_to_records(model, crops, tmp_path / "r")
+    sound = {"waveform": np.stack(waveforms([160] * 4))}
+    for speakers, message in (
+        (np.array([0, 7, 0, 1], "int32"), r"speaker must be in \[0, 3\), got values from 0 to 7"),
+        (np.array([0, 0.5, 0, 1]), r"speaker must be integers .* got float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.encode_to_records(sound_vqvae, {**sound, "speaker": speakers}, tmp_path / "r")
+    sound["speaker"] = np.array([0, 2, 0, 1], "int32")
+    data.encode_to_records(sound_vqvae, sound, tmp_path / "r")  # and nothing is in the way
+    assert sorted(int(one["condition"]) for one in data.from_records(tmp_path / "r", None)) == [
+        0, 0, 1, 2,
+    ]  # fmt: skip
 
 
 def test_codes_of_padding_are_left_out(sound_vqvae, tmp_path):

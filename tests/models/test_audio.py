@@ -30,7 +30,7 @@ def wavenet(**options: Any) -> WaveNetDecoder:
 
 def make(decoder: str = "wavenet", **options: Any) -> AudioVQVAE:
     dtype = options.get("dtype")
-    layer: Any = wavenet(dtype=dtype)
+    layer: Any = wavenet(dtype=dtype, kernel_size=options.pop("kernel_size", 2))
     if decoder != "wavenet":
         layer = ParallelDecoder(
             (4, 2), 8, finest_hidden=6, dilations=(1, 2), causal=options.get("causal", False),
@@ -362,11 +362,12 @@ def test_codes_are_spread_over_calls(most: int) -> None:
     assert len(sizes) <= 5, "compiled anew for each length"
 
 
-def test_drawing_equals_the_slow_way() -> None:
-    """The samples that the whole network gives when it is run again for each."""
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
+    """The samples that the whole network gives when it is run again for each; in a stream too."""
     from keras_vqvae import backend, sampling
 
-    model = trained("wavenet")
+    model = trained("wavenet", kernel_size=kernel_size)
     codes = model.encode(sound(2, 40))
     got = model.decode(codes, 1, seed=2)
     u = backend.uniforms_by_place((8,), 2, np.arange(5, dtype="int32"), np.arange(2, dtype="int32"))
@@ -379,6 +380,9 @@ def test_drawing_equals_the_slow_way() -> None:
         level = sampling.draw(params, u[:, t], options)
         drawn[:, t] = to_numpy(functional.mu_law_decode(level))
     assert_same_levels(got, drawn)
+    stream = model.streaming(2, speaker=1, seed=2)
+    chunks = [stream.decode(codes[:, cut]) for cut in (slice(0, 1), slice(1, 4), slice(4, 5))]
+    np.testing.assert_allclose(np.concatenate(chunks, 1), got, atol=1e-6)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -680,9 +684,31 @@ def test_a_dataset_of_other_speakers_or_another_rate_is_refused() -> None:
             act(other)
     with pytest.raises(ValueError, match="speaker_names are"):
         model.fit(good, validation_data=other)
+    model.encode(other)  # whose they are says nothing of codes
     good.sample_rate = 16000
-    with pytest.raises(ValueError, match="the dataset is of 16000 Hz, the model of sample_rate=80"):
-        model.fit(good)
+    for use in (model.fit, model.encode, model.adapt):
+        with pytest.raises(
+            ValueError, match="the dataset is of 16000 Hz, the model of sample_rate=80"
+        ):
+            use(good)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (sound(2)[0], r"waveform must have shape \(batch, samples\), got \(128,\): one clip is"),
+        (sound(2)[..., None], "one channel is waveform"),
+        (np.zeros((2, 160), "int16"), "must be float32 in .-1, 1., got int16: divide"),
+        (list(sound(2)), "must be one float32 array or tensor, got a list"),
+        (2 * sound(2) + 2, "scale it down"),
+    ],
+    ids=["one clip", "channels", "int16", "list", "loud"],
+)
+def test_adapt_refuses_what_encode_refuses(x: Any, message: str) -> None:
+    model = make("parallel")
+    for use in (model.adapt, model.encode):
+        with pytest.raises(ValueError, match=message):
+            use(x)
 
 
 def test_speakers_by_name(tmp_path: Path) -> None:

@@ -152,6 +152,9 @@ def test_empty_batches() -> None:
 
 def test_adapt() -> None:
     model = small()
+    for bad, message in ((images(4)[0], "shape"), (images(4) / 255.0, "uint8")):
+        with pytest.raises(ValueError, match=message):
+            model.adapt(bad)
     model.adapt(images(32))
     assert len(np.unique(model.encode(images(32)))) >= 8
     before = to_numpy(model.quantizer.embeddings)
