@@ -402,6 +402,7 @@ def from_tfds(
     *,
     data_dir: str | os.PathLike | None = None,
     speakers: bool | Sequence[str] = False,
+    channels: str = "mono",
     resample: bool = True,
     trim_silence: bool = False,
     mu_law: bool = False,
@@ -423,6 +424,7 @@ def from_tfds(
         speakers: whether to yield speakers too, from the feature `speaker` or `speaker_id`. Where
             its names are not part of the data set they are collected first, which reads the whole
             split, or are those of the list that is given here.
+        channels: `"mono"` refuses a data set of several channels, `"mix"` averages them.
         resample: whether to resample a data set of another rate; else it is refused.
         trim_silence: whether to cut off what is 40 dB below a clip's loudest 20 ms at both its
             ends.
@@ -447,7 +449,10 @@ def from_tfds(
         builder = tfds.builder(name, data_dir=None if data_dir is None else str(data_dir))
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.") from error
-    key, rate = _tfds_audio(tfds, builder)
+    key, rate, several = _tfds_audio(tfds, builder)
+    _check_channels(channels)
+    if several and channels == "mono":
+        raise ValueError(f'{name} has {key!r} of several channels: channels="mix" averages them.')
     if rate != sample_rate and not resample:
         raise ValueError(f"{name} has {rate} Hz, not {sample_rate}: resample=True resamples it.")
     native = decoder == "tensorflow-io"
@@ -475,6 +480,8 @@ def from_tfds(
         waveform = tf.cast(row["samples"], tf.float32)
         if row["samples"].dtype.is_integer:
             waveform /= 32768.0
+        if several:
+            waveform = tf.reduce_mean(waveform, axis=-1)
         waveform = _resampler(rate, sample_rate, native)(waveform)
         return _trim(waveform, sample_rate) if trim_silence else waveform
 
@@ -871,9 +878,13 @@ def _wanted_speakers(speakers: Any) -> bool | list[str]:
     return [str(name) for name in names]  # of an array they are NumPy's
 
 
-def _check_format(files: list[SoundFile], sample_rate: int, channels: str, resample: bool) -> None:
+def _check_channels(channels: str) -> None:
     if channels not in ("mono", "mix"):
         raise ValueError(f'`channels` must be "mono" or "mix", got {channels!r}.')
+
+
+def _check_format(files: list[SoundFile], sample_rate: int, channels: str, resample: bool) -> None:
+    _check_channels(channels)
     several = [file for file in files if file.channels > 1]
     if several and channels == "mono":
         first = several[0]
@@ -949,15 +960,14 @@ def _of_speakers(
 # TensorFlow Datasets.
 
 
-def _tfds_audio(tfds, builder) -> tuple[str, int]:
+def _tfds_audio(tfds, builder) -> tuple[str, int, bool]:
+    """The feature's name, its sample rate, and whether it has several channels."""
     for key, feature in builder.info.features.items():
         if isinstance(feature, tfds.features.Audio):
             rate = getattr(feature, "sample_rate", None) or feature._sample_rate
             if not rate:
                 raise ValueError(f"{builder.name} does not say the sample rate of {key!r}.")
-            if len(feature.shape) != 1:
-                raise ValueError(f"{builder.name} has {key!r} of several channels, not mono.")
-            return key, rate
+            return key, rate, len(feature.shape) > 1
     raise ValueError(f"{builder.name} has no sound; it has {list(builder.info.features)}.")
 
 

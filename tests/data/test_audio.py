@@ -495,10 +495,11 @@ def tiny_tfds(tmp_path_factory):
 
     class KerasVqvaeTinySpeech(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
+        shape = (None,)
 
         def _info(self):
             features = {
-                "speech": tfds.features.Audio(sample_rate=8000),
+                "speech": tfds.features.Audio(shape=self.shape, sample_rate=8000),
                 "speaker_id": np.int64,
                 "text": tfds.features.Text(),
             }
@@ -512,10 +513,16 @@ def tiny_tfds(tmp_path_factory):
         def _generate_examples(self):
             for i in range(6):
                 samples = audio_corpus.quantized(noise(4000 + i, 8000)).astype(np.int64)
+                if len(self.shape) > 1:
+                    samples = np.stack([samples, np.zeros_like(samples)], 1)
                 yield i, {"speech": samples, "speaker_id": 100 - i % 2, "text": "so"}
 
+    class KerasVqvaeTinyStereo(KerasVqvaeTinySpeech):
+        shape = (None, 2)
+
     data_dir = tmp_path_factory.mktemp("tfds")
-    KerasVqvaeTinySpeech(data_dir=data_dir).download_and_prepare()
+    for builder in (KerasVqvaeTinySpeech, KerasVqvaeTinyStereo):
+        builder(data_dir=data_dir).download_and_prepare()
     return data_dir
 
 
@@ -541,6 +548,17 @@ def test_tfds(tiny_tfds, decoder):
     first = epochs()
     np.testing.assert_array_equal(first, epochs())
     assert not np.array_equal(*first)
+
+
+def test_tfds_of_several_channels(tiny_tfds):
+    name, options = "keras_vqvae_tiny_stereo", {"sample_rate": 8000, "data_dir": tiny_tfds}
+    with pytest.raises(ValueError, match="'speech' of several channels: channels=.mix. averages"):
+        audio.from_tfds(name, "train", **options)
+    with pytest.raises(ValueError, match="`channels` must be"):
+        audio.from_tfds(name, "train", **options, channels="left")
+    (mixed,) = audio.from_tfds(name, "train", **options, channels="mix")
+    (mono,) = audio.from_tfds("keras_vqvae_tiny_speech", "train", **options)
+    np.testing.assert_array_equal(mixed["waveform"], mono["waveform"] / 2)
 
 
 def test_tfds_refused(tiny_tfds):
