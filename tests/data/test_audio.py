@@ -588,8 +588,8 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
     write(bad / "nan.wav", holes, subtype="FLOAT")
     write(bad / "clipped.wav", np.clip(noise(3000) * 9, -1, 1))
     write(bad / "empty.wav", np.zeros(0, np.float32))
-    for name, subtype in (("cut.ogg", "VORBIS"), ("cut.opus", "OPUS")):
-        content = write(bad / name, noise(40000), 48000, subtype=subtype).read_bytes()
+    for name, subtype in (("cut.ogg", "VORBIS"), ("opus.ogg", "OPUS")):
+        content = write(bad / name, noise(400000), 48000, subtype=subtype).read_bytes()
         (bad / name).write_bytes(content[: len(content) // 2])
     # Of a stream: cut between two pages, all that is there is whole.
     content = write(bad / "page.ogg", noise(40000)).read_bytes()
@@ -612,7 +612,7 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
         "empty.wav",
         "loud.wav",
         "cut.ogg",
-        "cut.opus",
+        "opus.ogg",
         "page.ogg",
         "pipe.flac",
         "nothing.mp3",
@@ -625,7 +625,7 @@ def test_bad_files_are_named_or_skipped_and_counted(folder):
     assert "cannot be read" in said["text.wav"] and "NaN" in said["nan.wav"]
     assert "clipped" in said["clipped.wav"] and "clipped" in said["loud.wav"]
     assert said["empty.wav"] == "is empty" and "is empty" in said["nothing.mp3"]
-    for name in ("cut.wav", "cut.ogg", "cut.opus", "page.ogg"):
+    for name in ("cut.wav", "cut.ogg", "opus.ogg", "page.ogg"):
         assert "is cut off" in said[name], name
     assert "does not say how long it is" in said["pipe.flac"] and "No such" in said["lost.wav"]
 
