@@ -48,8 +48,7 @@ def encode_to_records(
     count = int(data.cardinality()) if is_dataset else len(_main_part(data))
     if is_dataset and count == tf.data.INFINITE_CARDINALITY:
         raise ValueError("`data` is an endless dataset: `take` as many batches as are wanted.")
-    if is_dataset and isinstance(data.element_spec, Mapping):
-        vqvae.check_facts(data)
+    vqvae.check_facts(data)
     spec = data.element_spec if is_dataset else data
     of_what = fingerprint(vqvae, count, sorted(spec) if isinstance(spec, Mapping) else ())
     if is_finished(folder):

@@ -154,7 +154,8 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
         ]
         x, rate = tf.audio.decode_wav(with_checks(encoded, checks))
         channels = tf.shape(x)[1]
-        loud = tf.reduce_mean(tf.cast(tf.abs(x) >= FULL_SCALE, tf.float32))
+        loud = tf.reduce_sum(tf.cast(tf.abs(x) >= FULL_SCALE, tf.float32))
+        loud = tf.math.divide_no_nan(loud, tf.cast(tf.size(x), tf.float32))
         clipped = f"{name} is clipped, the share of its samples at full scale is"
         checks = [
             asserted(rate == sample_rate, f"{name} must be of {sample_rate} Hz, got", rate),

@@ -47,6 +47,9 @@ class Autoencoder(Model):
         """The encoder's output for a batch of data, a tensor: `(batch, *grid, code_dim)`."""
         raise NotImplementedError
 
+    def check_facts(self, x: Any) -> None:
+        """Raises `ValueError` where a dataset says of itself that it is not for this model."""
+
     def _total_loss(
         self,
         reconstruction: Tensor,

@@ -167,6 +167,10 @@ def test_sound_of_another_rate_or_speakers_is_refused(sound_vqvae, tmp_path):
         crops.sample_rate = rate
         with pytest.raises(ValueError, match=message):
             data.encode_to_records(model, crops, tmp_path / "r")
+    bare = audio.from_arrays(waveforms([400] * 4), 160, 4)
+    bare.sample_rate = 16000
+    with pytest.raises(ValueError, match="the dataset is of 16000 Hz"):
+        data.encode_to_records(sound_vqvae, bare, tmp_path / "r")
     sound = {"waveform": np.stack(waveforms([160] * 4))}
     for speakers, message in (
         (np.array([0, 7, 0, 1], "int32"), r"speaker must be in \[0, 3\), got values from 0 to 7"),
