@@ -32,7 +32,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -358,11 +358,13 @@ def video_endpoints(args: argparse.Namespace) -> tuple[Any, None, list[Endpoint]
 
         examples, numbers = tf.range(tf.shape(codes)[0]), number + tf.range(tf.shape(actions)[1])
         given = predictor._features(actions)
-        _, drawn = predictor._imagine(codes[:, -FRAMES:], given, numbers, examples, seed, how)
+        recent = tf.ensure_shape(codes[:, -FRAMES:], (None, FRAMES, *predictor.grid_shape))
+        _, drawn = predictor._imagine(recent, given, numbers, examples, seed, how)
         return predictor.decode_after(codes, drawn), drawn
 
     def predict(frames: Any, actions: Any, seed: Any, *how: Any) -> tuple:
-        return after(predictor.encode_frames(frames), actions, 0, seed, sampling.Options(*how))
+        counted = predictor.what_counts(frames)
+        return after(predictor.encode_frames(counted), actions, 0, seed, sampling.Options(*how))
 
     def step(codes: Any, number: Any, actions: Any, seed: Any, *how: Any) -> tuple:
         return after(codes, actions[:, None], number, seed, sampling.Options(*how))
@@ -444,11 +446,14 @@ def check_same(endpoint: Endpoint, answers: dict[str, np.ndarray], made: np.ndar
 OTHERS = ("tf.function", "method", "predict")
 
 
-def overhead(servable: Any, direct: Any, endpoint: Endpoint, batch: int, rounds: int) -> dict:
+def overhead(
+    servable: Any, direct: Any, fields: dict, endpoint: Endpoint, batch: int, rounds: int
+) -> dict:
     """Interleaved times of the endpoint, of a `tf.function` and of the model's method.
 
     Args:
         direct: a servable that runs requests in the thread that asks.
+        fields: the endpoint's inputs, of `signature.json`.
     """
     import tensorflow as tf
 
@@ -458,9 +463,13 @@ def overhead(servable: Any, direct: Any, endpoint: Endpoint, batch: int, rounds:
         "direct": lambda: direct.predict(endpoint.signature, inputs),
     }
     if endpoint.function is not None:
-        # Of any batch, as the endpoint: none is made faster by sizes that are known.
+        # Of any batch and length, as the endpoint: none is made faster by sizes that are known.
         specs = [
-            tf.TensorSpec((None,) * (x.ndim > 0) + x.shape[1:], x.dtype) for x in inputs.values()
+            tf.TensorSpec(
+                [side if isinstance(side, int) else None for side in fields[name]["shape"]],
+                x.dtype,
+            )
+            for name, x in inputs.items()
         ]
         compiled = tf.function(endpoint.function, specs, autograph=False).get_concrete_function()
 
@@ -643,10 +652,7 @@ def soaks(args: argparse.Namespace, folder: Path, servables: dict, endpoints: li
             return error.code.name
         return "answered"
 
-    fields = {
-        name: json.loads((folder / name / "1" / "signature.json").read_text())["signatures"]
-        for name in servables
-    }
+    fields = signatures_of(folder, servables)
 
     def soaked(ask: Callable, count: int, memory: Memory) -> dict:
         return soak(ask, endpoints, fields, count, memory, args.soak_clients)
@@ -752,17 +758,27 @@ def main() -> None:
         common.write("serving", results)
 
 
+def signatures_of(folder: Path, names: Iterable[str]) -> dict[str, dict]:
+    """What `signature.json` says of each export."""
+    return {
+        name: json.loads((folder / name / "1" / "signature.json").read_text())["signatures"]
+        for name in names
+    }
+
+
 def measure_overhead(
     args: argparse.Namespace, servables: dict, folder: Path, endpoints: list
 ) -> list[dict]:
     from tests.serving.double import Servable
 
     direct = {name: Servable(folder / name / "1", threads=-1) for name in servables}
+    described = signatures_of(folder, servables)
     found = []
     for endpoint in endpoints:
         for batch in args.batches:
             sides = servables[endpoint.model], direct[endpoint.model]
-            case = overhead(*sides, endpoint, batch, args.rounds)
+            fields = described[endpoint.model][endpoint.signature]["inputs"]
+            case = overhead(*sides, fields, endpoint, batch, args.rounds)
             named = {"model": endpoint.model, "signature": endpoint.signature, "batch": batch}
             found.append({**named, **case})
     names = ("session", "direct", *OTHERS)
