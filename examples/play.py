@@ -65,6 +65,7 @@ async function ask(what, body) {
   if (refused) { said.textContent = found.error; held = null; return null; }
   for (const [place, picture] of found.frames.entries()) {    // of codes that span time several
     if (place) await new Promise(shown => setTimeout(shown, 100));
+    if (body.walk && body.walk !== walk) return null;
     frame.src = picture;
   }
   return found;

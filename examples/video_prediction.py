@@ -159,11 +159,10 @@ def own(args: argparse.Namespace, preset: Preset) -> Data:
     if any(e.actions is None or e.actions.ndim != episodes[0].actions.ndim for e in episodes):
         raise ValueError(f"--data: the episodes in {args.data} need actions, and all of one kind")
     whole = np.concatenate([e.actions for e in episodes])
-    kind = "discrete" if whole.ndim == 1 else "continuous"
-    if kind == "discrete" and whole.min() < 0:
+    if whole.ndim == 1 and whole.min() < 0:
         raise ValueError(f"--data: actions must not be negative, got {whole.min()}")
-    if kind == "continuous" and whole.dtype.kind != "f" and set(np.unique(whole)) <= {0, 1}:
-        kind = "buttons"
+    vectors = "continuous" if whole.dtype.kind == "f" else "buttons"
+    kind = "discrete" if whole.ndim == 1 else vectors
     dtype = "float32" if kind == "continuous" else "int32"
     episodes = [dataclasses.replace(e, actions=e.actions.astype(dtype)) for e in episodes]
     count = int(whole.max()) + 1 if kind == "discrete" else whole.shape[1]
@@ -357,7 +356,10 @@ def measure(
 
 
 def aims(preset: str, figures: dict) -> dict:
-    """What was reached, lowest and highest of the sets, and what must be; nothing without turns."""
+    """What was reached, lowest and highest of the sets, and what must be; nothing without turns.
+
+    What could not be measured is left out: where nobody turns at the end of long walks, say.
+    """
     turning = [sets["turning"] for sets in figures.values() if "turning" in sets]
     if not turning:
         return {}
@@ -385,6 +387,8 @@ def aims(preset: str, figures: dict) -> dict:
             reached.setdefault(f"after {LONG} frames, {what}", []).append(value)
     rows = {}
     for name, (least, most) in AIMS[preset].items():
+        if name not in reached:
+            continue
         lowest, highest = min(reached[name]), max(reached[name])
         met = lowest >= least and (most is None or highest <= most)
         rows[name] = {

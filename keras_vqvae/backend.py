@@ -151,7 +151,8 @@ def checked_range(name: str, x: Tensor, stop: int) -> Tensor:
     """
     if not in_graph():
         return x
-    inside = tf.reduce_all((x >= 0) & (x < stop))
+    wide = tf.cast(x, tf.int64)  # of bytes all are below 256, and 256 is none
+    inside = tf.reduce_all((wide >= 0) & (wide < stop))
     message = f"{name} must be in [0, {stop}), got values between"
     return _asserted(x, inside, message, tf.reduce_min(x), tf.reduce_max(x))
 

@@ -37,3 +37,27 @@ def test_video_benchmark(tmp_path: Path) -> None:
             assert math.prod(cost["grid"]) == codes
             forward = min(cost["times"][f"forward, {how}"]["ms"] for how in ("graph", "XLA"))
             assert cost["naive_frame_ms"] > forward * codes / 2
+
+
+@pytest.mark.long
+def test_codes_are_compared_with_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
+    import video as benchmark
+    import video_prediction as example
+
+    from tests.test_video_prediction import turning_world
+
+    monkeypatch.setattr(example, "LONG", 30)
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    turning_world(data, 4, 24)
+    line = ["--data", str(data), "--size", "32", "--steps", "2"]
+    example.main([*line, "--actions", "forward,left,right", "--out", str(run)])
+    found = benchmark.sharpness(run, None, 4)
+    assert found["steps"] == 2
+    codes, pixels = (found["parameters"][way] for way in ("codes", "pixels"))
+    assert pixels == pytest.approx(codes, rel=0.2)
+    [ways] = found["figures"].values()
+    for way in ("codes", "pixels"):
+        assert len(ways[way]["PSNR"]) == example.STEPS
+        assert ways[way]["gradient energy at the last step / reconstructions"] > 0

@@ -78,6 +78,9 @@ def test_a_grey_picture_is_not_lively() -> None:
     assert set(dead.values()) == {0.0}
     frozen = np.concatenate([alive[:1], np.repeat(alive[1:, :1], 12, 1)])
     assert video_scores.liveliness(frozen, real)["share of walks that move"] == 0.25
+    assert "difference between walks / reconstructions" not in video_scores.liveliness(
+        alive[:1], real
+    )
     alike = video_scores.liveliness(np.repeat(alive[:1], 4, 0), real)
     assert alike["difference between walks / reconstructions"] == 0.0
     smooth = np.repeat(np.repeat(real[:, ::4, ::4], 4, 1), 4, 2)
@@ -138,6 +141,8 @@ def test_aims_are_of_the_worst_set() -> None:
     ahead = "dB ahead of copying the last frame, turning"
     assert example.aims("tiny", worst_last)[ahead]["lowest"] == pytest.approx(0.5)
     assert example.aims("small", {"a": {"all": {}}}) == {}
+    only = example.aims("small", {"b": figures(-0.5)})  # in no set does anyone turn at the end
+    assert set(rows) - set(only) == {"after 100 frames, share of turns obeyed"}
 
 
 def test_windows_are_of_one_episode_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +231,7 @@ def test_actions_of_any_kind_are_told_apart(tmp_path: Path) -> None:
         ("bools", held.astype(bool), "buttons", 4),
         ("vectors", held.astype("float64"), "continuous", 4),
         ("whole vectors", held * 3, "continuous", 4),
+        ("signed vectors", held - 1, "continuous", 4),
     ):
         folder = in_folder(tmp_path / name, *[actions] * 7)
         data = example.load(arguments(folder), tiny)
@@ -234,6 +240,8 @@ def test_actions_of_any_kind_are_told_apart(tmp_path: Path) -> None:
         assert len(data.train) == 6 and [Path(e.name).name for e in aside] == ["4.npz"]
         assert data.turns is None
         assert data.train[0].actions.dtype == ("float32" if kind == "continuous" else "int32")
+    every = example.load(arguments(tmp_path / "signed vectors", frame_skip=4), tiny)
+    assert every.actions == "continuous" and min(e.actions.min() for e in every.train) == -1
     named = example.load(arguments(tmp_path / "numbers", actions="right,left,up"), tiny)
     assert named.turns == (1, 0)
     with pytest.raises(ValueError, match="must name 3 actions, got right,left"):
@@ -261,7 +269,7 @@ def test_a_run_on_grey_frames_with_buttons(tmp_path: Path, capsys, monkeypatch) 
     folder = in_folder(tmp_path / "data", held, held, held, channels=1)
     line = ["--data", str(folder), "--steps", "2", "--actions", "fire,jump"]
     assert example.main([*line, "--out", str(tmp_path / "run")]) == 0
-    assert "no floors: no actions are named left and right" in capsys.readouterr().out
+    assert "no aims: no actions are named left and right" in capsys.readouterr().out
     assert (tmp_path / "run" / "predicted" / "always_jump.gif").exists()
 
 

@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 
 ENVIRONMENT_VARIABLE = "KERAS_VQVAE_CACHE"
+_ZIP = b"PK\x03\x04"
 
 
 def cache_dir() -> pathlib.Path:
@@ -34,3 +35,19 @@ def cache_dir() -> pathlib.Path:
             f"Set the environment variable {ENVIRONMENT_VARIABLE} to a folder that can."
         ) from error
     return folder
+
+
+def check_free(file: pathlib.Path, what: str) -> None:
+    """Raises `ValueError` where a file is there that is no .npz, be it damaged: somebody's.
+
+    Args:
+        file: that `what` is to be kept in.
+        what: for the message.
+    """
+    if file.is_dir():
+        raise ValueError(f"`path` {file} is a folder: name a file for {what} in it.")
+    if file.exists():
+        with open(file, "rb") as stream:
+            begin = stream.read(len(_ZIP))
+        if not _ZIP.startswith(begin):  # an empty file, or what is left of one, is no loss
+            raise ValueError(f"`path` {file} is no .npz file with {what}: name another file.")

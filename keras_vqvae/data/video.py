@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import itertools
 import os
 import pathlib
@@ -28,6 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vqvae.data.cache import check_free
 from keras_vqvae.data.codes import fingerprint
 from keras_vqvae.data.extras import import_extra
 from keras_vqvae.data.order import Order, is_integer
@@ -165,6 +167,8 @@ def windows(
     parts = {"codes" if is_codes else "frames": np.concatenate([e.frames for e in episodes])}
     if episodes[0].actions is not None:
         actions = np.concatenate([e.actions for e in episodes])
+        if actions.dtype.kind in "iu":
+            _check_32_bits("`episodes`: actions", actions)
         parts["actions"] = actions.astype("float32" if actions.dtype.kind == "f" else "int32")
     each = {"actions": episodes[0].actions_each}
     # The data stays in host memory however large it is; windows are cut out of it.
@@ -189,8 +193,8 @@ def skip(episodes: Sequence[Episode], every: int) -> list[Episode]:
     """Every so many-th frame, of video whose frames differ too little from one to the next.
 
     What was done in the frames between led to the next one that is kept, and counts: of buttons
-    (bool, or 0 and 1) what was down in any of them, of floats their mean, of other integers what
-    was done most often (of several, the first).
+    (bool, or `(n, buttons)` of 0 and 1 in all episodes) what was down in any of them, of other
+    vectors their mean, a float, and of numbers what was done most often (of several, the first).
 
     Args:
         episodes: of frames; or a `Recording`.
@@ -202,7 +206,7 @@ def skip(episodes: Sequence[Episode], every: int) -> list[Episode]:
     if not is_integer(every, 1):
         raise ValueError(f"`every` must be a positive integer, got {every!r}.")
     kept = []
-    for episode in _listed(episodes):
+    for episode in _of_one_kind(_listed(episodes)):
         if episode.frames.ndim == 3:
             raise ValueError("`episodes` are of codes, which are made of what was kept.")
         actions = episode.actions
@@ -217,7 +221,7 @@ def _together(actions: np.ndarray) -> np.ndarray:
     """What was done in several frames, as one action."""
     if actions.dtype.kind == "f":
         return actions.mean(0).astype(actions.dtype)
-    if actions.ndim == 2:
+    if actions.ndim == 2 or actions.dtype.kind == "b":
         return actions.max(0)
     values, first, counts = np.unique(actions, return_index=True, return_counts=True)
     most = np.flatnonzero(counts == counts.max())
@@ -226,12 +230,18 @@ def _together(actions: np.ndarray) -> np.ndarray:
 
 def _small(array: np.ndarray) -> np.ndarray:
     """Codes in as few bytes as hold them."""
-    is_codes = array.ndim == 3 and array.dtype.kind in "iu" and array.size
-    if is_codes and array.min() < 0:
+    if array.ndim != 3 or array.dtype.kind not in "iu" or not array.size:
+        return array
+    if array.min() < 0:
         raise ValueError(f"`episodes`: codes must not be negative, got {array.min()}.")
-    if is_codes and array.max() < 65536:
-        return array.astype("uint16")
-    return array
+    _check_32_bits("`episodes`: codes", array)
+    return array.astype("uint16" if array.max() < 65536 else "int32")
+
+
+def _check_32_bits(what: str, array: np.ndarray) -> None:
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if low < -(2**31) or high >= 2**31:
+        raise ValueError(f"{what} must be of 32 bits, got values from {low} to {high}.")
 
 
 def _listed(episodes: Any) -> list[Episode]:
@@ -315,7 +325,7 @@ def encode(
 
     Raises:
         ValueError: `vqvae` is none, the frames are none of its, or the file holds something else
-            than codes.
+            than codes, and is left as it is.
     """
     episodes = _listed(episodes)
     _check_alike(episodes)
@@ -341,15 +351,18 @@ def encode(
         raise ValueError("there are no episodes to encode.")
     total = sum(map(len, episodes))
     of_what = fingerprint(vqvae, total, [str(len(episodes)), _checksum(episodes)])
-    file = pathlib.Path(path) if path is not None else None
+    file = pathlib.Path(path).expanduser() if path is not None else None
     codes = _kept(file, of_what) if file is not None else None
     if codes is None:
         codes = _encoded(vqvae, episodes, total, each, verbose)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished.npz")
-            np.savez(unfinished, codes=codes, fingerprint=of_what)
-            unfinished.replace(file)
+            try:
+                np.savez(unfinished, codes=codes, fingerprint=of_what)
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
     ends = np.cumsum([len(episode) // each for episode in episodes])[:-1]
     return [
         dataclasses.replace(episode, frames=part)
@@ -413,6 +426,7 @@ def _codes_of_video(
 
 
 def _kept(file: pathlib.Path, of_what: str) -> np.ndarray | None:
+    check_free(file, "codes of `encode`")
     if not file.exists():
         return None
     try:
@@ -476,25 +490,21 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
 
 
 def _of_one_kind(episodes: list[Episode]) -> list[Episode]:
-    """With vectors as floats in all, where they are in some: others may happen to be whole."""
-    if not any(e.actions is not None and e.actions.dtype.kind == "f" for e in episodes):
+    """With vectors as floats in all, where they are none of buttons: some happen to be whole."""
+    given = [e.actions for e in episodes if e.actions is not None]
+    floats = [actions for actions in given if actions.dtype.kind == "f"]
+    whole = [actions for actions in given if actions.ndim == 2 and actions.dtype.kind in "iu"]
+    if not floats and not any(((actions < 0) | (actions > 1)).any() for actions in whole):
         return episodes
-    if any(
-        e.actions is not None and e.actions.dtype.kind == "f" and e.actions.shape[1] == 1
-        for e in episodes
-    ):  # of one number: those of a table of whole ones lack the axis
-        episodes = [
-            dataclasses.replace(e, actions=e.actions[:, None])
-            if e.actions is not None and e.actions.ndim == 1
-            else e
-            for e in episodes
-        ]
-    return [
-        dataclasses.replace(e, actions=e.actions.astype("float32"))
-        if e.actions is not None and e.actions.ndim == 2
-        else e
-        for e in episodes
-    ]
+
+    def vectors(actions: np.ndarray | None) -> np.ndarray | None:
+        if actions is not None and actions.ndim == 1 and any(x.shape[1] == 1 for x in floats):
+            actions = actions[:, None]  # a table of whole numbers lacks the axis
+        if actions is None or actions.ndim == 1:
+            return actions
+        return actions.astype("float32")
+
+    return [dataclasses.replace(e, actions=vectors(e.actions)) for e in episodes]
 
 
 def _read_npz(file: pathlib.Path) -> list[Episode]:
@@ -524,40 +534,51 @@ def _read_npz(file: pathlib.Path) -> list[Episode]:
 
 def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episode:
     av = import_extra("av", "Videos", "video")
-    height, width = image_size or (None, None)
     try:
         with av.open(str(file)) as container:
-            shown = container.decode(video=0)
-            # Averaged over the pixels that a smaller one covers.
-            pictures = [
-                picture.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
-                for picture in shown
-            ]
+            pictures = [_upright(picture, image_size) for picture in container.decode(video=0)]
     except (OSError, ValueError, IndexError, av.FFmpegError) as error:
         raise ValueError(f"{file} cannot be read as a video: {error}") from error
     if not pictures:
         raise ValueError(f"{file} cannot be read as a video: it has no frame.")
     frames = np.stack(pictures)
-    table = file.with_suffix(".csv")
-    return Episode(frames, _read_actions(table) if table.exists() else None, str(file))
+    tables = [each for each in file.parent.glob("*") if each.suffix.lower() == ".csv"]
+    beside = sorted(each for each in tables if each.stem == file.stem)
+    return Episode(frames, _read_actions(beside[0]) if beside else None, str(file))
+
+
+def _upright(picture: Any, image_size: tuple[int, int] | None) -> np.ndarray:
+    """The pixels of a frame of a video, as players show it: telephones film sideways."""
+    turns = round(picture.rotation / 90) % 4
+    height, width = image_size or (None, None)
+    if turns % 2:
+        height, width = width, height
+    # Averaged over the pixels that a smaller one covers.
+    pixels = picture.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
 def _read_actions(table: pathlib.Path) -> np.ndarray:
-    with open(table, newline="") as stream:
-        heading, *rows = [row for row in csv.reader(stream) if row] or [[]]
+    try:
+        text = table.read_text("utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{table} must be a table in UTF-8: {error}") from error
+    heading, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     if heading and all(_is_number(cell) for cell in heading):
         raise ValueError(f"{table} must have a heading, its first line is {','.join(heading)}")
+    is_whole = all(cell.strip().lstrip("+-").isdigit() for row in rows for cell in row)
     try:
-        values = np.array([[float(cell) for cell in row] for row in rows], "float32")
+        values = np.array([[(int if is_whole else float)(cell) for cell in row] for row in rows])
+        if is_whole:
+            _check_32_bits("numbers", values)
     except ValueError as error:
         raise ValueError(
             f"{table} must have a heading and a line of numbers a frame: {error}"
         ) from error
     if values.ndim != 2 or not values.size:
         raise ValueError(f"{table} must have a heading and equally many numbers in each line.")
-    if all(cell.strip().lstrip("+-").isdigit() for row in rows for cell in row):
-        values = values.astype("int32")
-    return values[:, 0] if values.shape[1] == 1 and values.dtype == np.int32 else values
+    values = values.astype("int32" if is_whole else "float32")
+    return values[:, 0] if values.shape[1] == 1 and is_whole else values
 
 
 def _is_number(text: str) -> bool:

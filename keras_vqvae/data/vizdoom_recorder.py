@@ -181,7 +181,7 @@ def record(
 
     Raises:
         ValueError: an unknown map or action, a number out of range, or a file at `path` that is no
-            recording.
+            recording, which is left as it is.
         ImportError: something must be recorded and ViZDoom or Pillow is not installed.
         RuntimeError: ViZDoom failed; what it said is in the message. Finished maps are kept.
     """
@@ -206,8 +206,9 @@ def record(
     try:
         recording = _join([_load(part, request.of(name)) for name, part in parts.items()])
     except FileNotFoundError:  # another process recorded the same, and was quicker
-        return _load(file, request)
-    _save(file, recording, request)
+        recording = _load(file, request)
+    else:
+        _save(file, recording, request)
     for part in parts.values():
         part.unlink(missing_ok=True)
     return recording
@@ -344,6 +345,9 @@ def _load(file: pathlib.Path, request: _Request) -> Recording:
 
 
 def _load_or_warn(file: pathlib.Path, request: _Request) -> Recording | None:
+    from keras_vqvae.data.cache import check_free  # a child runs this file outside the package
+
+    check_free(file, "a recording")
     if not file.exists():
         return None
     try:

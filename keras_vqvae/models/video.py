@@ -121,7 +121,10 @@ class VideoPredictor(Model):
                 raise ValueError(
                     f"{name} must be a tuple of integers from {least}, got {entries!r}"
                 )
-        positive_integer("hidden", hidden)
+        hidden = positive_integer("hidden", hidden)
+        num_layers = positive_integer("num_layers", num_layers)
+        reach, past_dilations = (tuple(map(int, entries)) for entries in (reach, past_dilations))
+        seed = None if seed is None else checked_seed(seed)
         # Codes and frames are integers, and stay so.
         super().__init__(autocast=False, **kwargs)
         # Keras ignores what is said already, as of a loaded model, though of its layers it is not.
@@ -246,17 +249,18 @@ class VideoPredictor(Model):
     def checked(self, x: Any) -> dict:
         parts = dict(x) if isinstance(x, dict) else {self._kind(x): x}
         if "codes" in parts:
-            codes = ops.cast(parts["codes"], "int32")
-            parts["codes"] = backend.checked_range("codes", codes, self.num_codes)
+            codes = backend.checked_range("codes", parts["codes"], self.num_codes)
+            parts["codes"] = ops.cast(codes, "int32")
         actions = parts.get("actions")
         if actions is None:
             return parts
-        if self.actions == "continuous":
+        if self.actions == "continuous":  # as the network computes in: 1e300 is no float32
+            actions = ops.cast(actions, self.compute_dtype)
             return {**parts, "actions": backend.checked_finite("actions", actions)}
         most = self.num_actions if self.actions == "discrete" else 2
-        if keras.backend.standardize_dtype(actions.dtype) == "bool":
-            actions = ops.cast(actions, "int32")
-        return {**parts, "actions": backend.checked_range("actions", actions, most)}
+        if keras.backend.standardize_dtype(actions.dtype) != "bool":
+            actions = backend.checked_range("actions", actions, most)
+        return {**parts, "actions": ops.cast(actions, "int32")}
 
     def _codes_and_actions(self, x: dict) -> tuple[Tensor, Tensor | None]:
         if "codes" in x:
@@ -394,6 +398,17 @@ class VideoPredictor(Model):
 
     # Checks.
 
+    def _signature(self) -> Any:
+        # Of windows of one length, which must be known: of the context and one step.
+        spec, time = keras.layers.InputSpec, self.context_frames + self.frames_per_code
+        frames = spec(dtype="uint8", shape=(None, time, *self.image_shape))
+        if not self.num_actions:
+            return {"frames": frames}
+        discrete, continuous = self.actions == "discrete", self.actions == "continuous"
+        each = () if discrete else (self.num_actions,)
+        dtype = "float32" if continuous else "int32"
+        return {"frames": frames, "actions": spec(dtype=dtype, shape=(None, time, *each))}
+
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where `x` is not windows of video, with actions, of this model."""
         names = {"actions"} if self.num_actions else set()
@@ -472,12 +487,14 @@ class VideoPredictor(Model):
             return
         if continuous:  # as the network computes in: 1e300 is no float32
             with np.errstate(over="ignore"):
-                values = values.astype("float32")
-        low, high = values.min(), values.max()
-        if continuous and not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("actions must be finite, got NaN or infinity")
-        most = self.num_actions - 1 if discrete else 1
-        if not continuous and not (0 <= low and high <= most):
+                values = values.astype(self.compute_dtype).astype("float32")
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"actions must be finite, got NaN or infinity, as {self.compute_dtype}"
+                )
+            return
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > (self.num_actions - 1 if discrete else 1):
             raise ValueError(f"actions must be {kind}, got values from {low} to {high}")
 
     # Prediction.
@@ -572,7 +589,7 @@ class VideoPredictor(Model):
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
         vectors = self._future(actions, n, steps)
         steps = vectors.shape[1]
-        self.frame_model.check_weights()
+        self.check_weights()
         if n == 0 or steps == 0:
             return np.zeros((n, steps, *self.grid_shape), "int32")
         # Long work is done in several calls, for progress and interruption.
@@ -638,13 +655,16 @@ class VideoPredictor(Model):
         if not isinstance(state, dict) or not {"codes", "number"} <= set(state):
             raise ValueError(f"state must be what start or step gave, got {state!r:.200}")
         number, each = state["number"], self.frames_per_code
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
-            raise ValueError(f"state: number must be an integer of at least 0, got {number!r}")
+        is_int = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+        if not is_int or not 0 <= number < 2**31 - 1:
+            raise ValueError(
+                f"state: number must be an integer from 0 to 2**31 - 2, got {number!r}"
+            )
         codes = np.asarray(state["codes"])
         self._check_windows("codes", codes)
         codes = codes.astype("int32")
         self._check_context(codes.shape[1] * each)
-        self.frame_model.check_weights()
+        self.check_weights()
         n = len(codes)
         actions = None if action is None else np.asarray(action)
         if actions is not None and each == 1:
@@ -656,15 +676,13 @@ class VideoPredictor(Model):
         vectors = self._future(actions, n, None if self.num_actions else each)
         if vectors.shape[1] != 1:
             raise ValueError(f"action must be of {each} frames, got {vectors.shape[1] * each}")
-        numbers = np.array([number], "int32"), np.arange(n, dtype="int32")
-        given = (
-            codes[:, -self._past_steps :],
-            vectors,
-            *numbers,
-            np.int32(checked_seed(seed)),
-            options,
-        )
-        drawn = ops.convert_to_numpy(self._run()(*given)[1])
+        seed = np.int32(checked_seed(seed))
+        if n:
+            numbers = np.array([number], "int32"), np.arange(n, dtype="int32")
+            given = codes[:, -self._past_steps :], vectors, *numbers, seed, options
+            drawn = ops.convert_to_numpy(self._run()(*given)[1])
+        else:
+            drawn = np.zeros((0, 1, *self.grid_shape), "int32")
         frames = self.decode_after(codes, drawn)
         kept = np.concatenate([codes, drawn], 1)[:, -self.codes_kept :]
         following = {"codes": kept, "number": int(number) + 1}

@@ -108,11 +108,22 @@ def test_what_was_done_in_frames_that_are_skipped_counts() -> None:
     buttons[1::2, 0] = True  # never in a frame that is kept
     vectors = np.arange(14, dtype="float32").reshape(7, 2)
     numbers = np.array([2, 0, 0, 1, 1, 2, 2], "int32")
-    [one, two, three] = video.skip([Episode(frames, x) for x in (buttons, vectors, numbers)], 4)
+    [one], [two], [three] = (
+        video.skip([Episode(frames, x)], 4) for x in (buttons, vectors, numbers)
+    )
     np.testing.assert_array_equal(one.frames, frames[[0, 4]])
     assert one.actions.tolist() == [[True, False], [True, False]] and one.actions.dtype == bool
     assert two.actions.tolist() == [[3, 4], [10, 11]] and two.actions.dtype == np.float32
     assert three.actions.tolist() == [0, 2] and three.actions.dtype == np.int32
+    button = Episode(frames, np.array([1, 0, 0, 0, 0, 1, 0], bool))
+    assert video.skip([button], 4)[0].actions.tolist() == [True, True]
+    # Whole vectors are none of buttons, in whichever episode that shows.
+    steered = np.array([[-1, 0], [-1, 0], [-1, 0], [0, 1]])
+    still = np.array([[0, 0], [0, 0], [0, 0], [1, 0]])
+    first, second = video.skip([Episode(frames[:4], x) for x in (steered, still)], 4)
+    assert first.actions.tolist() == [[-0.75, 0.25]] and second.actions.tolist() == [[0.25, 0]]
+    assert first.actions.dtype == second.actions.dtype == np.float32
+    assert video.skip([Episode(frames[:4], still)], 4)[0].actions.tolist() == [[1, 0]]
     ties = Episode(frames[:4], np.array([3, 1, 3, 1]))
     assert video.skip([ties], 4)[0].actions.tolist() == [3]
     [bare] = video.skip([episode(0, 5, "none")], 2)
@@ -194,6 +205,20 @@ def test_codes_are_kept_and_made_anew_for_other_weights_and_frames(
     with pytest.raises(ValueError, match=r"holds \['frames'\], and no codes of `encode`"):
         video.encode(vqvae, episodes, file)
     assert file.read_bytes() == kept
+    np.save(tmp_path / "mine.npy", np.zeros(3))
+    (tmp_path / "notes.txt").write_text("my thesis")
+    for name in ("mine.npy", "notes.txt"):
+        kept = (tmp_path / name).read_bytes()
+        with pytest.raises(ValueError, match=f"{name} is no .npz file with codes of `encode`"):
+            video.encode(vqvae, episodes, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == kept
+    with pytest.raises(ValueError, match="is a folder: name a file for codes"):
+        video.encode(vqvae, episodes, tmp_path)
+    (tmp_path / "empty.npz").touch()
+    with pytest.warns(UserWarning, match="made again"):
+        video.encode(vqvae, episodes, tmp_path / "empty.npz")
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"kept", "mine.npy", "notes.txt", "empty.npz"}
 
 
 def test_codes_are_made_in_batches_across_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +316,17 @@ def test_vectors_that_happen_to_be_whole_are_floats_among_floats(tmp_path: Path)
     assert {e.actions.dtype for e in video.read_folder(tmp_path)} == {np.dtype("float32")}
 
 
+def test_whole_vectors_of_a_folder_are_floats_and_buttons_are_not(tmp_path: Path) -> None:
+    signed, held = np.array([[0, -1]] * 5), np.array([[0, 1]] * 5)
+    for name, actions in (("a", held), ("b", held)):
+        np.savez(tmp_path / f"{name}.npz", frames=episode(1, 5).frames, actions=actions)
+    assert {e.actions.dtype.kind for e in video.read_folder(tmp_path)} == {"i"}
+    np.savez(tmp_path / "b.npz", frames=episode(1, 5).frames, actions=signed)
+    first, second = video.read_folder(tmp_path)
+    assert first.actions.dtype == second.actions.dtype == np.float32
+    np.testing.assert_array_equal(second.actions, signed)
+
+
 def test_tables_of_one_number_that_is_whole_in_one_of_them(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("speed\n1\n2\n\n")  # an empty line at the end counts for nothing
@@ -343,9 +379,39 @@ def test_folder_of_videos(tmp_path: Path) -> None:
     (tmp_path / "walk.csv").write_text("x\nleft\n")
     with pytest.raises(ValueError, match="walk.csv must have"):
         video.read_folder(tmp_path)
+    for text, message in (
+        ("größe\n1\n".encode("latin-1"), "must be a table in UTF-8"),
+        ("\ufeff1\n2\n".encode(), "must have a heading, its first line is 1"),
+        (b"x\n99999999999\n", "numbers must be of 32 bits, got values from 99999999999 to"),
+        (b"x\n", "must have a heading and equally many numbers"),
+    ):
+        (tmp_path / "walk.csv").write_bytes(text)
+        with pytest.raises(ValueError, match=f"walk.csv {message}|walk.csv .*{message}"):
+            video.read_folder(tmp_path)
+    (tmp_path / "walk.csv").write_bytes("\ufeffx\n".encode() + b"16777217\n" * 6)
+    (tmp_path / "walk.csv").rename(tmp_path / "walk.CSV")
+    assert video.read_folder(tmp_path)[0].actions.tolist() == [16777217] * 6
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"broken\.mp4 cannot be read as a video"):
         video.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_videos_that_were_filmed_sideways(degrees: int, tmp_path: Path) -> None:
+    """As they are shown: `rotation` counts counterclockwise, as `np.rot90`."""
+    pytest.importorskip("av", reason="videos need PyAV")
+
+    class Picture:
+        rotation = degrees if degrees < 180 else degrees - 360
+
+        def to_ndarray(self, width: int | None, height: int | None, **_: Any) -> np.ndarray:
+            pixels = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+            return pixels if width is None else pixels[:height, :width]
+
+    whole = Picture().to_ndarray(None, None)
+    expected = np.rot90(whole, degrees // 90)
+    np.testing.assert_array_equal(video._upright(Picture(), None), expected)
+    assert video._upright(Picture(), (4, 3)).shape == (4, 3, 3)
 
 
 def test_records(tmp_path: Path) -> None:
@@ -399,6 +465,10 @@ def test_bad_arguments_and_files(tmp_path: Path) -> None:
             video.windows(**{"episodes": [episode(0, 5)], "length": 3, **arguments})
     with pytest.raises(ValueError, match="codes must not be negative, got -1"):
         video.windows([Episode(np.full((5, 2, 2), -1))], 3)
+    with pytest.raises(ValueError, match="codes must be of 32 bits, got .* to 1099511627776"):
+        video.windows([Episode(np.full((5, 2, 2), 2**40))], 3)
+    with pytest.raises(ValueError, match="actions must be of 32 bits, got .* to 4294967297"):
+        video.windows([Episode(episode(0, 5).frames, np.full(5, 2**32 + 1))], 3)
     with pytest.raises(ValueError, match="has no episodes"):
         video.read_folder(tmp_path)
     for size in (64, (64,), (0, 5)):

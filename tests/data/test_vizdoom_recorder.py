@@ -240,6 +240,17 @@ def test_somebody_elses_file_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"holds \['frames'\], and no recording"):
         record(**SMALL, path=path)
     assert path.read_bytes() == kept
+    np.save(tmp_path / "mine.npy", np.zeros(3))
+    for other, text in (("mine.npy", None), ("notes.txt", "my thesis")):
+        path = tmp_path / other
+        if text:
+            path.write_text(text)
+        kept = path.read_bytes()
+        with pytest.raises(ValueError, match=rf"{other} is no \.npz file with a recording"):
+            record(**SMALL, path=path)
+        assert path.read_bytes() == kept
+    with pytest.raises(ValueError, match="is a folder: name a file for a recording in it"):
+        record(**SMALL, path=tmp_path)
 
 
 def test_another_process_that_recorded_the_same_was_quicker(

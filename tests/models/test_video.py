@@ -397,8 +397,9 @@ def test_a_state_that_went_through_json() -> None:
     for state, act, message in (
         (None, action, "state must be what start or step gave, got None"),
         ({"codes": begin["codes"]}, action, "state must be what start or step gave"),
-        ({**begin, "number": -1}, action, "number must be an integer of at least 0, got -1"),
-        ({**begin, "number": 0.5}, action, "number must be an integer of at least 0, got 0.5"),
+        ({**begin, "number": -1}, action, "number must be an integer from 0 to .*, got -1"),
+        ({**begin, "number": 2**31 - 1}, action, "number must be .*, got 2147483647"),
+        ({**begin, "number": 0.5}, action, "number must be an integer from 0 to .*, got 0.5"),
         (begin, np.array([1]), "action must be of 2 examples"),
         (begin, 1, "action must be of 2 examples"),
     ):
@@ -541,3 +542,88 @@ def test_what_is_no_float32_is_no_action() -> None:
     x["actions"] = np.full(x["actions"].shape, 1e300)
     with pytest.raises(ValueError, match="actions must be finite, got NaN or infinity"):
         make("continuous").log_prob(x)
+    x["actions"] = np.full(x["actions"].shape, 1e5, "float32")  # no float16
+    assert np.isfinite(make("continuous").log_prob(x)).all()
+    with pytest.raises(ValueError, match="got NaN or infinity, as float16"):
+        make("continuous", dtype="mixed_float16").log_prob(x)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("policy, value", [("float32", 1e300), ("mixed_float16", 1e5)])
+def test_what_is_no_number_of_the_networks_is_named_in_a_dataset(policy: str, value: float) -> None:
+    import tensorflow as tf
+
+    x = data("continuous", codes())
+    x["actions"] = np.full(x["actions"].shape, value)
+    model = make("continuous", dtype=policy)
+    model.compile("sgd", jit_compile=False)
+    before = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="actions must be finite, got NaN"):
+        model.fit(tf.data.Dataset.from_tensors(x), verbose=0)
+    assert_same(model.get_weights(), before)
+
+
+@pytest.mark.tensorflow
+def test_actions_and_codes_of_few_and_of_many_bytes() -> None:
+    import tensorflow as tf
+
+    x = data("discrete", codes())
+    model = VideoPredictor(vqvae(), 300, context_frames=CONTEXT, hidden=8, num_layers=1)
+    model.compile("sgd", jit_compile=False)
+    few = {**x, "actions": np.full(x["actions"].shape, 200, "uint8")}
+    bits = model.evaluate(tf.data.Dataset.from_tensors(few), verbose=0)
+    same = {**x, "actions": few["actions"].astype("int32")}
+    assert bits == model.evaluate(tf.data.Dataset.from_tensors(same), verbose=0)
+    for name in ("actions", "codes"):
+        many = {**x, name: x[name].astype("int64") + 2**32}  # int32 would forget that
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"{name} must be in \[0, "):
+            model.evaluate(tf.data.Dataset.from_tensors(many), verbose=0)
+
+
+@pytest.mark.parametrize("part", ["_past", "_changes", "frame_model", "vqvae"])
+def test_diverged_weights_are_named(part: str) -> None:
+    model, context = make(), frames(2, CONTEXT)
+    begin = model.start(context)
+    weight = getattr(model, part).weights[0]
+    weight.assign(np.full(weight.shape, np.nan))
+    for wrong in (
+        lambda: model.imagine(begin["codes"], np.zeros((2, 1), "int32")),
+        lambda: model.step(begin, np.zeros(2, "int32")),
+    ):
+        with pytest.raises(ValueError, match="are not finite: training has diverged"):
+            wrong()
+
+
+def test_a_step_of_nobody() -> None:
+    model = make()
+    none = model.start(frames(0, CONTEXT))
+    frame, state = model.step(none, np.zeros(0, "int32"))
+    assert frame.shape == (0, 8, 12, 3) and frame.dtype == np.uint8
+    assert state["codes"].shape == (0, CONTEXT, *GRID) and state["number"] == 1
+
+
+def test_integers_of_numpy_are_arguments() -> None:
+    one = np.int64(1)
+    sizes = {"hidden": np.int64(8), "past_dilations": (one,), "reach": (one, np.int64(2))}
+    model = make(**sizes, context_frames=np.int64(CONTEXT), num_layers=one, seed=one)
+    same = make(hidden=8, past_dilations=(1,), reach=(1, 2), num_layers=1, seed=1)
+    sent, expected = (json.loads(json.dumps(each.get_config())) for each in (model, same))
+    for name in ("context_frames", "hidden", "past_dilations", "reach", "num_layers", "seed"):
+        assert sent[name] == expected[name]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", KINDS)
+def test_kerass_export(kind: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model, x = make(kind, sharp=0.4), frames(2, CONTEXT + 1)
+    given = {"frames": x}
+    if kind != "none":
+        given["actions"] = actions(kind, 2, CONTEXT + 1)
+    model.export(tmp_path / "1", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "1")
+    served = loaded.serve({name: tf.constant(value) for name, value in given.items()})
+    expected = model(given)
+    np.testing.assert_array_equal(served["codes"], expected["codes"])
+    np.testing.assert_allclose(served["outputs"], expected["outputs"], atol=1e-5)
