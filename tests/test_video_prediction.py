@@ -240,7 +240,8 @@ def test_actions_of_any_kind_are_told_apart(tmp_path: Path) -> None:
         assert len(data.train) == 6 and [Path(e.name).name for e in aside] == ["4.npz"]
         assert data.turns is None
         assert data.train[0].actions.dtype == ("float32" if kind == "continuous" else "int32")
-    every = example.load(arguments(tmp_path / "signed vectors", frame_skip=4), tiny)
+    signed = in_folder(tmp_path / "signed", *[np.repeat(held - 1, 2, 0)] * 7)
+    every = example.load(arguments(signed, frame_skip=2), tiny)
     assert every.actions == "continuous" and min(e.actions.min() for e in every.train) == -1
     named = example.load(arguments(tmp_path / "numbers", actions="right,left,up"), tiny)
     assert named.turns == (1, 0)
