@@ -676,10 +676,10 @@ class VideoPredictor(Model):
         vectors = self._future(actions, n, None if self.num_actions else each)
         if vectors.shape[1] != 1:
             raise ValueError(f"action must be of {each} frames, got {vectors.shape[1] * each}")
-        seed = np.int32(checked_seed(seed))
+        drawn_by = np.int32(checked_seed(seed))
         if n:
             numbers = np.array([number], "int32"), np.arange(n, dtype="int32")
-            given = codes[:, -self._past_steps :], vectors, *numbers, seed, options
+            given = codes[:, -self._past_steps :], vectors, *numbers, drawn_by, options
             drawn = ops.convert_to_numpy(self._run()(*given)[1])
         else:
             drawn = np.zeros((0, 1, *self.grid_shape), "int32")
