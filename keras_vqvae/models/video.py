@@ -759,9 +759,12 @@ class VideoPredictor(Model):
         return frames // self.frames_per_code
 
     def get_config(self) -> dict:
+        vqvae = keras.saving.serialize_keras_object(self.vqvae)
+        # It is frozen: its optimizer would find no variables, and Keras warn of it at each loading.
+        vqvae.pop("compile_config", None)
         return {
             **super().get_config(),
-            "vqvae": keras.saving.serialize_keras_object(self.vqvae),
+            "vqvae": vqvae,
             "num_actions": self.num_actions,
             "actions": self.actions,
             "context_frames": self.context_frames,

@@ -537,6 +537,26 @@ def test_its_vqvae_does_not_train_on_by_mistake() -> None:
     assert_same(before, frozen.get_weights())
 
 
+def test_it_loads_without_a_warning_and_goes_on(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    trained, x = vqvae(), data("discrete", frames())
+    trained.compile("adam")
+    trained.fit(frames()[:, 0], verbose=0)
+    model = VideoPredictor(trained, 3, context_frames=CONTEXT, hidden=8, num_layers=1)
+    model.compile("adam")
+    model.fit(x, verbose=0)
+    model.save(tmp_path / "m.keras")
+    recwarn.clear()
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert [
+        str(warning.message) for warning in recwarn if "optimizer" in str(warning.message)
+    ] == []
+    assert_same(loaded.get_weights(), model.get_weights())
+    assert_same([v.value for v in loaded.optimizer.variables], model.optimizer.variables)
+    loaded.fit(x, verbose=0)
+
+
 def test_what_is_no_float32_is_no_action() -> None:
     x = data("continuous", codes())
     x["actions"] = np.full(x["actions"].shape, 1e300)
