@@ -21,8 +21,9 @@ from keras_vqvae import (  # noqa: E402
     export_savedmodel,
 )
 from keras_vqvae.export import checks  # noqa: E402
+from keras_vqvae.export.graphs import ops_of  # noqa: E402
 from tests.checks import floats  # noqa: E402
-from tests.serving.graphs import forbidden, ops_of  # noqa: E402
+from tests.serving.graphs import forbidden  # noqa: E402
 
 SHAPE = (16, 24, 3)
 

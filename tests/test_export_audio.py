@@ -21,8 +21,9 @@ from keras_vqvae import (  # noqa: E402
     WaveNet,
     export_savedmodel,
 )
+from keras_vqvae.export.graphs import ops_of  # noqa: E402
 from tests.models.test_audio import SAMPLES, assert_same_levels, make, sound, trained  # noqa: E402
-from tests.serving.graphs import forbidden, ops_of  # noqa: E402
+from tests.serving.graphs import forbidden  # noqa: E402
 
 # The parallel decoder without a source does nothing that the one with it does not.
 DECODERS = ["wavenet", pytest.param("parallel", marks=pytest.mark.long), "source"]
@@ -250,6 +251,22 @@ def test_bad_requests(exported: tuple, endpoint: str, feed: dict, message: str) 
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         served.signatures[endpoint](**feeds)
     assert served.signatures["encode"](waveform=tf.constant(sound(2)))["codes"].shape[0] == 2
+
+
+def test_what_a_wavenet_draws_is_bounded(tmp_path: Path) -> None:
+    model = make("wavenet")
+    long = sound(2, 100 * model.downsampling)
+    export_savedmodel(model, tmp_path / "m" / "1", examples=long)
+    served = tf.saved_model.load(str(tmp_path / "m" / "1")).signatures
+    drawn = drawing(model)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="codes must be at most 16384 an exam"):
+        served["decode"](codes=tf.zeros((1, 16385), tf.int32), **drawn)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 1048576 codes in all, got"):
+        served["decode"](codes=tf.zeros((65, 16384), tf.int32), **drawn)
+    # Each start of a server runs its warm-up requests.
+    records = tmp_path / "m" / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    assert records.stat().st_size < 7 * (2 * 8 * model.downsampling * 4 + 1000)
+    assert records.stat().st_size < long.nbytes
 
 
 STATES: dict[str, list] = {

@@ -1,6 +1,7 @@
 """SavedModels that take and give pictures and sound as files: the same as of arrays."""
 
 import io
+import json
 import struct
 import wave
 import zlib
@@ -245,12 +246,32 @@ def test_no_sound(clips: tuple, bad: list, message: str) -> None:
     assert encode(waveform_bytes=tf.constant([wav(CLIP)] * 2))["codes"].shape == (2, 8)
 
 
+def chunk(name: bytes, size: int) -> bytes:
+    return name + size.to_bytes(4, "little") + bytes(size)
+
+
 def test_sound_after_other_chunks(clips: tuple) -> None:
     file = wav(CLIP)
-    padded = file[:12] + b"JUNK" + (28).to_bytes(4, "little") + bytes(28) + file[12:]
+    padded = file[:12] + chunk(b"JUNK", 28) + chunk(b"bext", 602) + chunk(b"JUNK", 0) + file[12:]
     encode = clips[0]["encode"]
     codes = [encode(waveform_bytes=tf.constant([x]))["codes"].numpy() for x in (file, padded)]
     np.testing.assert_array_equal(*codes)
+    for bad in (
+        file[:14] + b"\x80" + file[15:],  # a name that is no text
+        file[:12] + chunk(b"LIST", 4) + file[12:],
+        file[:12] + chunk(b"JUNK", 3) + b"\0" + file[12:],
+        file[:12] + b"JUNK" + b"\xf0\xff\xff\xff" + file[12:],
+        file[:12] + b"JUNK" + b"\0\0\0\x7f" + file[12:],
+        file[:12] + chunk(b"JUNK", 28),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must be WAV of 16-bit integers"):
+            encode(waveform_bytes=tf.constant([bad]))
+
+
+def test_a_server_may_not_put_clips_of_any_length_together(tmp_path: Path) -> None:
+    export_savedmodel(sound("parallel"), tmp_path / "1", encoded=True)
+    told = json.loads((tmp_path / "1" / "signature.json").read_text())["signatures"]
+    assert {name for name, of in told.items() if of["batching"]} == set()
 
 
 def test_pictures_that_no_png_holds(tmp_path: Path) -> None:

@@ -302,6 +302,84 @@ def test_what_fails_in_the_middle_leaves_nothing(
     assert names(path) == {"old", "saved_model.pb"} and names(path.parent) == {"1"}
 
 
+def test_an_interruption_between_the_renames_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = tmp_path / "model" / "1", Path.rename
+    path.mkdir(parents=True)
+    (path / "saved_model.pb").touch()
+
+    def interrupted(self: Path, target: Any) -> Any:
+        made = rename(self, target)
+        if self == path:
+            raise KeyboardInterrupt
+        return made
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "new").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_version(path, write, overwrite=True)
+    assert names(path) == {"saved_model.pb"} and names(path.parent) == {"1"}
+
+    def gone(self: Path, target: Any) -> Any:
+        if self.name in ("new", "old"):
+            raise OSError("Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", gone)
+        with pytest.raises(ValueError, match="Input/output error"):
+            write_version(path, write, overwrite=True)
+    [left] = path.parent.iterdir()  # nothing can be moved back: it is kept where it is
+    assert names(left / "old") == {"saved_model.pb"}
+
+
+@pytest.mark.parametrize("place", ["../1", "~/served/1"])
+def test_a_name_that_must_be_found_out(
+    vqvae: Any, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served" / "below").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "served" / "below")
+    export_savedmodel(vqvae, place)
+    told = json.loads((tmp_path / "served" / "1" / "signature.json").read_text())
+    assert told["name"] == "served"
+    assert names(tmp_path / "served") == {"below", "1"} and not names(tmp_path / "served" / "below")
+    with pytest.raises(ValueError, match="path must be the folder of a version, NAME/1, got '/1'"):
+        export_savedmodel(vqvae, "/1")
+
+
+class Counting(keras.layers.Layer):
+    """Writes a variable whenever it is called."""
+
+    def build(self, input_shape: Any) -> None:
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return x
+
+
+class InPython(keras.layers.Layer):
+    def call(self, x: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), x.shape)
+
+
+@pytest.mark.parametrize("layer, op", [(Counting, "AssignVariableOp"), (InPython, "PyFunc")])
+def test_layers_that_no_server_can_run(layer: Any, op: str, tmp_path: Path) -> None:
+    part = keras.layers.Conv2D
+    encoder = keras.Sequential([part(4, 4, 4), layer()])
+    model = VQVAE(encoder, VectorQuantizer(7, 4), keras.layers.Conv2DTranspose(3, 4, 4))
+    model(test_video.frames(2, 1)[:, 0])
+    with pytest.raises(ValueError, match=rf"the graph of \w+ has {op}: a layer of vqvae or prior"):
+        export_savedmodel(model, tmp_path / "model" / "1")
+    assert not list(tmp_path.iterdir())
+
+
 def test_places_that_cannot_be_written(
     vqvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +445,11 @@ def test_examples_of_sound_and_video_are_checked(tmp_path: Path) -> None:
     loud, short = np.full((1, 64), 2.0, "float32"), test_video.frames(2, 1)
     with pytest.raises(ValueError, match=r"examples: waveform must be in \[-1, 1\]"):
         export_savedmodel(test_audio.make("parallel"), tmp_path / "1", examples=loud)
+    clipped = np.sign(test_audio.sound(2, 64))
+    with pytest.raises(ValueError, match="examples: with encoded=True .*waveform_bytes is clipped"):
+        export_savedmodel(
+            test_audio.make("parallel"), tmp_path / "1", encoded=True, examples=clipped
+        )
     with pytest.raises(ValueError, match="examples: context must have at least"):
         export_savedmodel(test_video.make("none"), tmp_path / "1", examples=short)
     assert not list(tmp_path.iterdir())

@@ -127,3 +127,10 @@ def test_bad_exports_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finite"):
         export_savedmodel(model, tmp_path / "1")
     assert not (tmp_path / "1").exists()
+
+
+def test_actions_that_half_precision_cannot_hold(tmp_path: Path) -> None:
+    served = export(make("continuous", dtype="mixed_float16"), tmp_path)
+    large = np.full((1, 2, 2), 1e5, "float32")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"actions must be in \[-65504, 65504"):
+        answer(served, "predict", frames=frames(1, CONTEXT), actions=large, **HOW)

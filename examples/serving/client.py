@@ -58,6 +58,10 @@ class UnavailableError(ServingError):
     """No server there, or one that is not ready; all retries were of no use."""
 
 
+class ResourceExhaustedError(ServingError):
+    """The server has no memory for it, or a limit of requests is reached: not retried."""
+
+
 class DeadlineExceededError(ServingError, TimeoutError):
     """No answer in time."""
 
@@ -250,6 +254,8 @@ class GrpcClient(Client):
             return method(request, timeout=timeout, metadata=self._sent)
         except self._grpc.RpcError as error:
             raise _error(error.code().name, error.details()) from error
+        except ValueError as error:  # of a client that was closed
+            raise ServingError(str(error)) from error
 
     def _fill(self, spec: Any, version: int | None) -> None:
         spec.name = self.model
@@ -306,6 +312,9 @@ class RestClient(Client):
         self._requests = requests
         self._session, self._verify = requests.Session(), verify
         self._session.headers.update(self._headers)
+        if any(name.lower() == "authorization" for name in self._headers):
+            # Or requests would send what .netrc has for the host in its place.
+            self._session.auth = lambda request: request
         self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}"
 
     def close(self) -> None:
@@ -380,10 +389,11 @@ _ERRORS: dict[str | int, type[ServingError]] = {
     "INVALID_ARGUMENT": InvalidArgumentError,
     "NOT_FOUND": NotFoundError,
     "UNAVAILABLE": UnavailableError,
+    "RESOURCE_EXHAUSTED": ResourceExhaustedError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
     400: InvalidArgumentError,
     404: NotFoundError,
-    429: UnavailableError,
+    429: ResourceExhaustedError,
     502: UnavailableError,
     503: UnavailableError,
     504: DeadlineExceededError,
@@ -428,7 +438,12 @@ def parse_signatures(signature_def: dict) -> dict[str, Signature]:
         for name, info in infos.items():
             dtype = names.get(info["dtype"], info["dtype"].removeprefix("DT_").lower())
             sides = info.get("tensor_shape", {}).get("dim", [])
-            found[name] = Tensor(np.dtype(dtype), tuple(int(side["size"]) for side in sides))
+            # JSON leaves out what is 0.
+            sizes = tuple(int(side.get("size", 0)) for side in sides)
+            try:
+                found[name] = Tensor(np.dtype(dtype), sizes)
+            except TypeError as error:
+                raise ServingError(f"{name} is of {info['dtype']}, no dtype of numpy") from error
         return found
 
     return {
@@ -522,6 +537,8 @@ def _stream(
     state: dict | None = None
     chunk = None
     for chunk in map(np.asarray, chunks):
+        if chunk.ndim != 2:
+            raise InvalidArgumentError(f"{given} must be (batch, any), got shape {chunk.shape}")
         if state is None:
             kept = {name: tensor for name, tensor in known.outputs.items() if name != made}
             state = {name: _beginning(tensor, len(chunk)) for name, tensor in kept.items()}

@@ -26,9 +26,10 @@ clean_up() {
         if ((status)); then
             docker logs --tail 50 "$container" >&2 || true
         fi
-        docker rm --force "$container" >/dev/null
+        docker rm --force "$container" >/dev/null || true
     fi
     rm -rf "$folder"
+    exit "$status"
 }
 trap clean_up EXIT
 

@@ -23,19 +23,28 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import functional, sampling
-from keras_vqvae.export.checks import asserted, at_least_one_code, one_for_each, with_checks
+from keras_vqvae.export.checks import (
+    asserted,
+    at_least_one_code,
+    few_codes,
+    one_for_each,
+    with_checks,
+)
 from keras_vqvae.export.endpoints import Endpoints
 from keras_vqvae.export.fields import (
     BATCH,
+    MOST_CODES,
     ONE_OR_BATCH,
     SEED,
     TEMPERATURE,
     Field,
     drawing_example,
+    finite_range,
 )
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.streaming import context_of, window
 
+_DRAWN_IN_WARMUP = 8  # codes
 _LAST = Field("last", (), "bool", "whether nothing follows")
 
 
@@ -88,7 +97,7 @@ def add_endpoints(
         if not vqvae.is_autoregressive:
             data = {"codes": codes} if speaker is None else {"codes": codes, "speaker": speaker}
             return vqvae._decode_parallel(data)
-        count, codes = tf.shape(codes)[0], functional.never_empty(codes)
+        count, codes = tf.shape(codes)[0], functional.never_empty(_few(codes))
         if speaker is not None:
             speaker = functional.never_empty(speaker)
         state = vqvae.decoder.initial_state(tf.shape(codes)[0])
@@ -110,6 +119,8 @@ def add_endpoints(
         whole = made(codes, speaker, *rest)
         return {"waveform": whole[:, : tf.shape(waveform)[1]], "codes": codes}
 
+    if vqvae.is_autoregressive:  # each start of a server draws it sample by sample
+        example = example[:, : _DRAWN_IN_WARMUP * vqvae.downsampling]
     known = {
         **drawing_example(vqvae.num_codes),
         "waveform": example,
@@ -122,7 +133,8 @@ def add_endpoints(
     endpoints.add("decode", decode, [codes, *speaker, *drawing], [waveform], known)
     if vqvae.num_speakers:
         endpoints.add("convert", reconstruct, [waveform, *speaker, *drawing], both, known)
-    if all(hasattr(part, "context") for part in (vqvae.encoder, vqvae.decoder)):
+    parts = (vqvae.encoder, vqvae.decoder)
+    if all(getattr(part, "context", None) is not None for part in parts):
         _add_encode_stream(endpoints, vqvae, known)
         if vqvae.is_autoregressive:
             _add_draw_stream(endpoints, vqvae, generate, known)
@@ -223,7 +235,7 @@ def _add_draw_stream(
         message = f"a stream ends after {most} codes, but row and codes make"
         row = with_checks(row, [asserted(row <= most - new, message, row, new)])
         # None goes through the network as one, of which nothing is kept.
-        codes = tf.pad(codes, [[0, 0], [0, tf.cast(new < 1, "int32")]])
+        codes = tf.pad(_few(codes), [[0, 0], [0, tf.cast(new < 1, "int32")]])
         steps = tf.shape(buffers)[1]
         message = f"buffers must have 0 or {whole} steps, got"
         buffers = with_checks(buffers, [asserted((steps == 0) | (steps == whole), message, steps)])
@@ -250,9 +262,10 @@ def _add_draw_stream(
             "previous": tf.where(new > 0, state["last"], previous)[:count],
         }
 
+    kept = finite_range(vqvae.compute_dtype)
     meaning = f"what layers have seen: {whole} steps, or none at the beginning"
     state = [
-        Field("buffers", (BATCH, "steps", channels), "float32", meaning),
+        Field("buffers", (BATCH, "steps", channels), "float32", meaning, **kept),
         Field("row", (), "int32", "codes so far; 0 at the beginning", 0, most),
         Field(
             "previous", (BATCH,), "int32", "level drawn last; zeros at the beginning", 0, levels - 1
@@ -299,6 +312,14 @@ def _of_pending(pending: tf.Tensor, given: tf.Tensor, unit: int) -> tf.Tensor:
     fits = given <= tf.shape(pending)[1] // unit
     message = "given must be at least 0, and no more than pending has, got"
     return with_checks(given, [asserted(fits, message, given)])
+
+
+def _few(codes: tf.Tensor) -> tf.Tensor:
+    """Codes to be drawn from, after checks that this does not take for ever."""
+    batch, length = tf.shape(codes)[0], tf.shape(codes)[1]
+    message = f"codes must be at most {MOST_CODES} an example (longer sound is a stream), got"
+    checks = [asserted(length <= MOST_CODES, message, length)]
+    return with_checks(codes, [*checks, few_codes("batch * codes", batch, length)])
 
 
 def _long_enough(waveform: tf.Tensor, vqvae: AudioVQVAE) -> tf.Tensor:

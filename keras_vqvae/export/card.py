@@ -30,8 +30,9 @@ def card(described: dict[str, Any]) -> str:
         *(_signature(signature, of) for signature, of in signatures.items()),
         "Named sides may be of any length: any batch size will do, 0 too. A scalar has the shape "
         "`()`. `serving_default` is `reconstruct`. What is out of its range, of a wrong shape, or "
-        "no number is answered INVALID_ARGUMENT, with a message that names the input. "
-        "`signature.json` says all this to programs.",
+        "no number is answered INVALID_ARGUMENT, with a message that names the input; a wrong "
+        "dtype and a broken file are, in TensorFlow's own words. `signature.json` says all this to "
+        "programs.",
         "## Use",
         _calls(described),
         "## Batching by the server",
@@ -66,7 +67,7 @@ max_batch_size {{ value: {_BATCH_SIZES[-1]} }}
 batch_timeout_micros {{ value: 2000 }}
 max_enqueued_batches {{ value: 100 }}
 num_batch_threads {{ value: 4 }}
-# Batches are filled up to one of these.
+# Batches are filled up to one of these. A request of more than the last one is refused.
 {sizes}
 """
 
@@ -74,12 +75,16 @@ num_batch_threads {{ value: 4 }}
 def _signature(name: str, of: dict[str, Any]) -> str:
     rows = [
         f"| {way} `{tensor}` | {field['dtype']} | {shape_text(field['shape'])} | "
-        f"{_range(field)} | {field['meaning']} |"
+        f"{_range(field)} | {_in_a_table(field['meaning'])} |"
         for way, key in (("in", "inputs"), ("out", "outputs"))
         for tensor, field in of[key].items()
     ]
     head = "| tensor | dtype | shape | range | meaning |\n|---|---|---|---|---|"
     return "\n".join([f"### `{name}`", "", head, *rows])
+
+
+def _in_a_table(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _range(field: dict[str, Any]) -> str:
@@ -146,7 +151,9 @@ def _batching(signatures: dict[str, Any]) -> str:
     text = (
         "With `--enable_batching` TensorFlow Serving puts requests together along the first side. "
         f"{f'It can with {can}' if can else 'It can with none of these'}; all requests of a batch "
-        "fail with the one that is bad. Send no empty batch to such a server: it cannot fill it up."
+        "fail with the one that is bad. Send no empty batch to such a server: it cannot fill it "
+        f"up; and no more rows at once than max_batch_size, {_BATCH_SIZES[-1]} in "
+        "`batching.config`: it refuses them."
     )
     if cannot:
         text += (

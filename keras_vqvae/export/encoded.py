@@ -20,7 +20,8 @@ from keras_vqvae.export.fields import Field
 _PICTURES, _SOUND = ("images", "frames"), "waveform"
 # That can be read and written: PNG knows grey and alpha too, but TensorFlow does not read it.
 _CHANNELS = (1, 3, 4)
-_HEADER = 36  # of a WAV file, up to the chunk of samples
+# Chunks of a WAV file that may come before that of its format, as TensorFlow skips them.
+_SKIPPED = (b"JUNK", b"bext", b"iXML", b"qlty", b"mext", b"levl", b"link", b"axml")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
@@ -64,7 +65,13 @@ def encoded(endpoint: Endpoint, model: Any) -> Endpoint:
     example = {}
     for name, x in endpoint.example.items():
         codec = codecs.get(name)
-        value = x if codec is None else codec.write(tf.constant(x)).numpy()
+        value = x
+        if codec is not None:
+            value = codec.write(tf.constant(x)).numpy()
+            try:
+                codec.read(tf.constant(value))
+            except tf.errors.InvalidArgumentError as error:  # clipped sound
+                raise ValueError(f"examples: with encoded=True {error.message}") from error
         example[name if codec is None else codec.field.name] = value
     return Endpoint(run, fields(endpoint.inputs), fields(endpoint.outputs), example)
 
@@ -131,26 +138,34 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
 
     def clip(encoded: tf.Tensor) -> tf.Tensor:
         # TensorFlow's own words for other files do not help: 32-bit floats, MP3.
-        header = tf.strings.substr(encoded, 0, _HEADER)
-        header = tf.strings.substr(tf.strings.join([header, bytes(_HEADER)]), 0, _HEADER)
+        padded = tf.strings.join([encoded, bytes(48)])
 
-        def has(begin: int, text: bytes) -> tf.Tensor:
-            return tf.strings.substr(header, begin, len(text)) == text
+        def has(begin: Any, text: bytes) -> tf.Tensor:
+            return tf.strings.substr(padded, begin, len(text)) == text
 
-        pcm = has(20, b"\1\0") & has(34, b"\x10\0")
-        elsewhere = ~has(12, b"fmt ")  # after chunks of other things, which TensorFlow skips
-        known = has(0, b"RIFF") & has(8, b"WAVE") & (pcm | elsewhere)
+        def number(begin: Any) -> tf.Tensor:
+            return tf.io.decode_raw(tf.strings.substr(padded, begin, 4), tf.int32)[0]
+
+        there = tf.strings.length(encoded)
+
+        def skips(begin: tf.Tensor) -> tf.Tensor:
+            size = number(begin + 4)
+            fits = (size >= 0) & (size % 2 == 0) & (size <= there - begin - 8)
+            return fits & tf.reduce_any([has(begin, chunk) for chunk in _SKIPPED])
+
+        begin = tf.constant(12)
+        (begin,) = tf.while_loop(skips, lambda begin: (begin + 8 + number(begin + 4),), (begin,))
+        known = has(0, b"RIFF") & has(8, b"WAVE") & has(begin, b"fmt ")
+        known &= has(begin + 8, b"\1\0") & has(begin + 22, b"\x10\0")
         message = (
             f"{name} must be WAV of 16-bit integers (plain PCM, no floats, not extensible), got a "
             "file that begins"
         )
-        # Negative where a stream's length was not known.
-        said = tf.io.decode_raw(tf.strings.substr(header, 4, 4), tf.int32)[0]
-        there = tf.strings.length(encoded) - 8
+        said = number(4)
         cut = f"{name} is cut off: bytes that its header says, and that there are:"
         checks = [
             asserted(known, message, _shown(encoded)),
-            asserted(~known | (said <= there + 1), cut, said, there),
+            asserted(~known | (said <= there - 7), cut, said, there - 8),
         ]
         x, rate = tf.audio.decode_wav(with_checks(encoded, checks))
         channels = tf.shape(x)[1]
@@ -185,7 +200,7 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
         return tf.map_fn(wav, x, fn_output_signature=tf.TensorSpec((), tf.string))
 
     meaning = f"WAV, 16 bits, mono, {sample_rate} Hz, all of one length; {field.meaning}"
-    return _Codec(Field(name, field.shape[:1], "string", meaning), read, write)
+    return _Codec(Field(name, field.shape[:1], "string", meaning, of_one_length=True), read, write)
 
 
 def _shown(encoded: tf.Tensor) -> tf.Tensor:

@@ -43,7 +43,8 @@ class Endpoint:
         """
         sides = [side for field in self.inputs for side in field.shape[1:]]
         rows = all(field.is_batched for field in (*self.inputs, *self.outputs))
-        return rows and all(isinstance(side, int) for side in sides)
+        any_length = any(field.of_one_length for field in self.inputs)
+        return rows and not any_length and all(isinstance(side, int) for side in sides)
 
     def described(self) -> dict[str, Any]:
         """For JSON."""

@@ -38,6 +38,7 @@ class Field:
         low: the least value; None for any.
         high: the greatest value; None for any.
         above: whether `low` itself is left out.
+        of_one_length: whether rows, files say, must be of one length that no side says.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Field:
     low: float | None = None
     high: float | None = None
     above: bool = False
+    of_one_length: bool = False
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -114,6 +116,12 @@ TOP_P = Field(
     1.0,
     True,
 )
+
+
+def finite_range(dtype: str) -> dict[str, Any]:
+    """`low` and `high` of floats that a network of this dtype is given; none of float32."""
+    kind = tf.as_dtype(dtype)
+    return {} if kind == tf.float32 else {"low": float(kind.min), "high": float(kind.max)}
 
 
 def drawing_example(num_codes: int) -> dict[str, float]:

@@ -85,7 +85,9 @@ def write_version(path: Path, write: Callable[[Path], None], overwrite: bool) ->
         except (OSError, tf.errors.OpError) as error:
             raise ValueError(f"path: cannot write a SavedModel to {path}: {error}") from error
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+        _put_back(place / "old", path)
+        if not (place / "old").exists() or path.exists():
+            shutil.rmtree(place, ignore_errors=True)
         _remove_empty(missing)
         raise
     shutil.rmtree(place, ignore_errors=True)
@@ -102,12 +104,21 @@ def _put_in_turn(new: Path, path: Path, old: Path, overwrite: bool) -> None:
     for _ in range(10):
         with contextlib.suppress(OSError):
             return _put(new, path, old, overwrite)
-        shutil.rmtree(old, ignore_errors=True)
+        _put_back(old, path)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
     return _put(new, path, old, overwrite)
 
 
+def _put_back(old: Path, path: Path) -> None:
+    """What was moved away and not replaced, by an error or an interruption."""
+    if old.exists() and not path.exists():
+        with contextlib.suppress(OSError):
+            old.rename(path)
+
+
 def _put(new: Path, path: Path, old: Path, overwrite: bool) -> None:
-    """Renames `new` to `path`; what is there to `old`, or back if that fails."""
+    """Renames `new` to `path`, and what is there to `old`."""
     try:
         new.rename(path)  # also onto an empty folder
         return
@@ -117,8 +128,4 @@ def _put(new: Path, path: Path, old: Path, overwrite: bool) -> None:
     if any(path.iterdir()) and not overwrite:  # another export was faster
         raise _taken(path)
     path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
+    new.rename(path)

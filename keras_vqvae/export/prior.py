@@ -19,6 +19,7 @@ from keras_vqvae.export.fields import (
     TOP_P,
     Field,
     drawing_example,
+    finite_range,
 )
 from keras_vqvae.models.autoencoder import Autoencoder
 from keras_vqvae.models.autoregressive import Autoregressive
@@ -121,5 +122,6 @@ def _condition(prior: Autoregressive) -> Sequence[Field]:
         return [Field("condition", (BATCH,), "int32", meaning, 0, prior.num_classes - 1)]
     if prior.condition_channels:
         shape = (BATCH, *prior.grid_shape, prior.condition_channels)
-        return [Field("condition", shape, "float32", "maps that the prior was trained with")]
+        meaning = "maps that the prior was trained with"
+        return [Field("condition", shape, "float32", meaning, **finite_range(prior.compute_dtype))]
     return []

@@ -16,6 +16,7 @@ from keras_vqvae.export.description import description
 from keras_vqvae.export.encoded import encoded as with_bytes
 from keras_vqvae.export.endpoints import Endpoints
 from keras_vqvae.export.folder import check_folder, write_version
+from keras_vqvae.export.graphs import ops_of, unservable
 from keras_vqvae.export.warmup import write_warmup
 from keras_vqvae.models.audio import AudioVQVAE
 from keras_vqvae.models.autoencoder import Autoencoder
@@ -102,7 +103,8 @@ def export_savedmodel(
     Raises:
         ValueError: the model is not built or its weights are not finite, the prior is of another
             grid or number of codes, `path` is not empty or cannot be written, PNG cannot hold the
-            pictures, nothing is there for `jit_compile`, or an argument is of a wrong kind.
+            pictures, nothing is there for `jit_compile`, a layer calls Python or writes a variable,
+            or an argument is of a wrong kind.
     """
     _check_options(jit_compile, encoded, overwrite, training_data)
     if not isinstance(vqvae, (VQVAE, AudioVQVAE, VideoPredictor)) or not vqvae.built:
@@ -128,7 +130,9 @@ def export_savedmodel(
         prior_endpoints.check_prior(prior, vqvae)
     if not isinstance(path, (str, os.PathLike)) or Path(path).name in ("", ".."):
         raise ValueError(f"path must be the folder of a version, NAME/1, got {path!r}")
-    path = Path(path).absolute()
+    path = Path(os.path.abspath(Path(path).expanduser()))  # of `../1` the name is to be known
+    if not path.parent.name:
+        raise ValueError(f"path must be the folder of a version, NAME/1, got {str(path)!r}")
     check_folder(path, overwrite)
     endpoints = _endpoints(vqvae, prior, jit_compile, _checked_examples(vqvae, examples))
     if encoded:
@@ -142,6 +146,7 @@ def export_savedmodel(
 
     def write(folder: Path) -> None:
         archive.write_out(str(folder), verbose=False)
+        _check_ops(folder)
         write_warmup(folder, name, signatures)
         texts = {
             "signature.json": json.dumps(described, indent=1, ensure_ascii=False) + "\n",
@@ -153,6 +158,17 @@ def export_savedmodel(
             (folder / file).write_text(text, encoding="utf-8")
 
     write_version(path, write, overwrite)
+
+
+def _check_ops(folder: Path) -> None:
+    """Raises `ValueError` where a layer of somebody's own does what no server can run."""
+    for signature, ops in ops_of(folder).items():
+        if wrong := unservable(ops):
+            raise ValueError(
+                f"the graph of {signature} has {', '.join(sorted(wrong))}: a layer of vqvae or "
+                "prior calls Python (numpy_function, py_function), writes a variable, or has an op "
+                "that is not TensorFlow's own. No server can run that"
+            )
 
 
 def _check_options(

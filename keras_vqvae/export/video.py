@@ -34,6 +34,7 @@ from keras_vqvae.export.fields import (
     TOP_P,
     Field,
     drawing_example,
+    finite_range,
 )
 from keras_vqvae.models.video import VideoPredictor
 from keras_vqvae.models.video_vqvae import VideoVQVAE
@@ -160,7 +161,7 @@ def _actions(predictor: VideoPredictor, *sides: int | str) -> Field:
     shape = (BATCH, *sides, predictor.num_actions)
     if predictor.actions == "buttons":
         return Field("actions", shape, "int32", f"1 for buttons that are down; {meaning}", 0, 1)
-    return Field("actions", shape, "float32", meaning)
+    return Field("actions", shape, "float32", meaning, **finite_range(predictor.compute_dtype))
 
 
 def _still(actions: list[Field], count: int, steps: int) -> np.ndarray:

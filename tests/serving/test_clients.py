@@ -218,6 +218,9 @@ def test_streams_of_sound_are_the_whole(client, reference: Any, good: dict) -> N
         pytest.skip("has no streams, or takes whole files besides")
     x = good["encode"]["waveform"]
     codes = answer(reference, "encode", {"waveform": x})["codes"]
+    for wrong in (x[0], x[..., None]):
+        with pytest.raises(example.InvalidArgumentError, match=r"waveform must be \(batch, any\)"):
+            list(example.encode_stream(client, [wrong]))
     pieces = np.split(x, [5, 30, 30], axis=1)
     got = np.concatenate(list(example.encode_stream(client, pieces)), 1)
     np.testing.assert_array_equal(got, codes)
@@ -432,6 +435,40 @@ def test_tls_and_headers(protocol: str, folder: Path, certificate: tuple[Path, P
                 stranger.predict(images_bytes=FILES, number=1)
         with client(None) as untrusting, pytest.raises(example.UnavailableError):
             untrusting.predict(images_bytes=FILES, number=1)
+
+
+def test_a_netrc_does_not_replace_headers(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password other\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with Double(folder, token="Bearer mine") as double:
+        headers = {"authorization": "Bearer mine"}
+        with example.RestClient(double.rest_url, "echo", retries=0, headers=headers) as client:
+            assert client.predict(images_bytes=FILES, number=1)["number"] == 2
+
+
+def test_out_of_memory_is_not_asked_for_again() -> None:
+    for code in ("RESOURCE_EXHAUSTED", 429):
+        error = example._error(code, "OOM when allocating")
+        assert type(error) is example.ResourceExhaustedError and error.code == code
+
+
+def test_signatures_of_odd_tensors() -> None:
+    def told(dtype: str) -> dict:
+        side = {"dtype": dtype, "tensor_shape": {"dim": [{"size": "-1"}, {}]}}  # 0 is left out
+        return {"f": {"inputs": {"x": side}, "outputs": {"y": side}}}
+
+    known = example.parse_signatures(told("DT_FLOAT"))["f"]
+    assert known.inputs["x"] == example.Tensor(np.dtype("float32"), (-1, 0))
+    with pytest.raises(example.ServingError, match="x is of DT_VARIANT, no dtype of numpy"):
+        example.parse_signatures(told("DT_VARIANT"))
+
+
+def test_a_client_that_was_closed(double: Double) -> None:
+    client = example.GrpcClient(double.grpc_address, "echo")
+    client.close()
+    with pytest.raises(example.ServingError, match="closed"):
+        client.predict(images_bytes=FILES, number=0)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])

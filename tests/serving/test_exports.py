@@ -19,7 +19,8 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
 
 import tensorflow as tf  # noqa: E402
 
-from tests.serving.graphs import forbidden, ops_of  # noqa: E402
+from keras_vqvae.export.graphs import ops_of  # noqa: E402
+from tests.serving.graphs import forbidden  # noqa: E402
 from tests.serving.models import MODELS, bad_requests, emptied, requests  # noqa: E402
 
 

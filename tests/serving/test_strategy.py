@@ -22,11 +22,12 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
 import tensorflow as tf  # noqa: E402
 
 from keras_vqvae import export_savedmodel  # noqa: E402
+from keras_vqvae.export.graphs import ops_of  # noqa: E402
 from tests.checks import images  # noqa: E402
 from tests.models import test_audio  # noqa: E402
 from tests.replicas import run_program  # noqa: E402
 from tests.serving import loaded  # noqa: E402
-from tests.serving.graphs import forbidden, ops_of  # noqa: E402
+from tests.serving.graphs import forbidden  # noqa: E402
 from tests.serving.models import MODELS, requests  # noqa: E402
 
 DATA = {"image_prior": lambda: images(8, (8, 12, 3)), "sound_parallel": test_audio.sound}
