@@ -42,7 +42,9 @@ import run as zoo
 
 CONTEXT, STEPS = 6, 10
 LOOKED_BACK_AT = 18  # frames, by the codes of a VideoVQVAE of 8×8
-DRAWS = 16
+# The mean of what may follow is that of so many predictions, at a temperature at which they do not
+# grow brighter and brighter in places that are new.
+DRAWS, MEAN_TEMPERATURE = 16, 0.8
 LAST = 20  # frames of a long prediction, in which turns are looked at
 STEPS_PER_EPOCH = 250
 LONG = 100
@@ -128,7 +130,7 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
     if args.data:
         return own(args, preset)
     walked = record(preset.maps, preset.frames_per_map, seed=0)
-    other_walks = record(TRAINING_MAPS, 600, seed=1)
+    other_walks = record(preset.maps, max(200, 3000 // len(preset.maps)), seed=1)
     other_map = record(HELD_OUT_MAPS[0], 2400, seed=1)
     train = video.episodes_of(walked)
     held_out = {
@@ -270,11 +272,14 @@ def measure(
         )
 
     def expected(frames: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """The mean of what may follow: of the distribution itself, without guidance."""
+        """The mean of what may follow, without guidance."""
         guidance, predictor.guidance = predictor.guidance, 0.0
         try:
+            how = {"temperature": MEAN_TEMPERATURE}
             total = sum(
-                predictor.predict_frames(frames[:, :given], actions, seed=seed).astype("float32")
+                predictor.predict_frames(frames[:, :given], actions, seed=seed, **how).astype(
+                    "float32"
+                )
                 for seed in range(DRAWS)
             )
         finally:
