@@ -11,8 +11,7 @@ sec. 4.4). The default data are walks through maps of ViZDoom, recorded here; fi
 episodes that were held out, and of a map that training never saw. Your own are .npz files, or MP4
 and CSV files (docs/input.md), with actions that are numbers, buttons or vectors; every tenth of
 them is held out, or the last tenth of a single one. Both presets have 8×8 codes a
-frame, and predict with guidance; `small` trains longer, on 69 maps: it has been run whole on 17 of
-them (docs/architecture.md).
+frame, and predict with guidance; `small` trains longer, on 69 maps (zoo/vizdoom_world).
 
 Open report.html in the folder of the run. `python examples/play.py RUN` walks through the learned
 world. Exit status 1 if a figure misses its aim. Each stage leaves a file behind and is skipped
