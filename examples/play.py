@@ -1,6 +1,7 @@
 """Walk through a world that a model has learned: a small local web page with arrow keys.
 
-    python examples/video_prediction.py              # learns it first
+    python examples/play.py vizdoom_world            # one of the zoo
+    python examples/video_prediction.py              # learns another
     python examples/play.py runs/video_prediction_tiny
     python examples/play.py RUN --port 8001 --temperature 0.3
 

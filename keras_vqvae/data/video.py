@@ -542,9 +542,9 @@ def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episo
     if not pictures:
         raise ValueError(f"{file} cannot be read as a video: it has no frame.")
     frames = np.stack(pictures)
-    tables = [each for each in file.parent.glob("*") if each.suffix.lower() == ".csv"]
-    beside = sorted(each for each in tables if each.stem == file.stem)
-    return Episode(frames, _read_actions(beside[0]) if beside else None, str(file))
+    tables = (file.with_suffix(suffix) for suffix in (".csv", ".CSV"))
+    beside = next((table for table in tables if table.exists()), None)
+    return Episode(frames, None if beside is None else _read_actions(beside), str(file))
 
 
 def _upright(picture: Any, image_size: tuple[int, int] | None) -> np.ndarray:
