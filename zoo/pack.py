@@ -32,7 +32,8 @@ def rounded(x: np.ndarray) -> np.ndarray:
 def halve(path: Path) -> None:
     """Rewrites a weights file, float32 as float16, compressed: of exponents there are few."""
     halved = path.with_name(f"halved_{path.name}")
-    with h5py.File(path) as old, h5py.File(halved, "w", libver="latest") as new:
+    # Not "latest", which an older HDF5 than the writer's cannot read.
+    with h5py.File(path) as old, h5py.File(halved, "w", libver=("v110", "v110")) as new:
         new.attrs.update(old.attrs)
 
         def copy(name: str, item: h5py.HLObject) -> None:
