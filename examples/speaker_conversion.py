@@ -24,7 +24,6 @@ it again to resume.
 import argparse
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,21 +31,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from support import checks, conversion, listening, runs
+from support.speech_networks import PRESETS, STRIDES, Preset, compiled
 
-from keras_vqvae import (
-    AudioVQVAE,
-    ParallelDecoder,
-    SpectrogramEncoder,
-    WaveNet,
-    WaveNetDecoder,
-    callbacks,
-    export_savedmodel,
-)
+from keras_vqvae import AudioVQVAE, WaveNet, callbacks, export_savedmodel
 from keras_vqvae.data.audio_corpus import Corpus
 
 STEPS_PER_EPOCH = 500
-# Of a parallel decoder, by samples a code.
-STRIDES = {64: (4, 4, 4), 160: (5, 4, 4, 2), 320: (5, 4, 4, 4)}
 
 # What must be reached, at least.
 FLOORS = {
@@ -56,125 +46,6 @@ FLOORS = {
     "share of conversions heard as the target": 0.90,
     "phones told, reconstructions / originals": 0.70,
     "phones told, conversions / reconstructions": 0.90,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """A network, and how it is trained."""
-
-    make: Callable[[list[str], int], keras.Model]
-    crop: int
-    batch_size: int
-    steps: int
-    rate: float
-    beta_2: float = 0.999
-    # Share of the steps after which the learning rate begins once more, at half of what it was.
-    restart_at: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """Networks, the sound that they see, and what is measured."""
-
-    sample_rate: int
-    downsampling: int
-    recipes: dict[str, Recipe]  # by "wavenet", "parallel", "unconditional", "prior"
-    shown_seconds: float
-    judged: bool = False
-
-
-# Networks: of the speakers, and the samples a code.
-
-DILATIONS_8K = tuple(2**i for i in range(9)) * 2
-
-
-def wavenet_8k(speakers: list[str], downsampling: int) -> AudioVQVAE:
-    decoder = WaveNetDecoder(downsampling, channels=32, skip_channels=64, dilations=DILATIONS_8K)
-    options = {"hidden": 64, "finest_hidden": 32, "downsampling": downsampling}
-    return AudioVQVAE(8000, speaker_names=speakers, decoder=decoder, **options)
-
-
-def unconditional_8k(speakers: list[str], _: int) -> WaveNet:
-    # Without codes, but told who speaks: the decoder is, too.
-    return WaveNet(256, len(speakers), channels=32, skip_channels=64, dilations=DILATIONS_8K)
-
-
-def parallel(sample_rate: int, hidden: int) -> Callable[[list[str], int], AudioVQVAE]:
-    def make(speakers: list[str], downsampling: int) -> AudioVQVAE:
-        sizes = {"hidden": hidden, "finest_hidden": 16}
-        voices = {"sample_rate": sample_rate, "seed": 1}
-        decoder = ParallelDecoder(STRIDES[downsampling], dilations=(1, 3), **voices, **sizes)
-        options = {"downsampling": downsampling, **sizes}
-        return AudioVQVAE(sample_rate, speaker_names=speakers, decoder=decoder, **options)
-
-    return make
-
-
-def disguised_16k(speakers: list[str], downsampling: int) -> AudioVQVAE:
-    # Disguised voices: of codes made of them the decoder cannot tell who speaks, and goes by the
-    # speaker that it is told.
-    disguise = {"window": 320, "bands": 32, "warp": 0.275, "colour": 0.575}
-    hop = math.gcd(160, downsampling)
-    encoder = SpectrogramEncoder(64, 16000, downsampling, hop=hop, **disguise, seed=0)
-    sizes = {"finest_hidden": 16, "dilations": (1, 3), "sample_rate": 16000, "seed": 1}
-    decoder = ParallelDecoder(STRIDES[downsampling], 256, **sizes)
-    options = {"downsampling": downsampling, "encoder": encoder, "decoder": decoder}
-    return AudioVQVAE(16000, speaker_names=speakers, **options)
-
-
-def paper_wavenet(speakers: list[str], downsampling: int) -> AudioVQVAE:
-    # The paper has 6 strided convolutions of window 4 and 768 channels, and 512 codes. It does not
-    # say how large the decoder is, nor crop, batch, learning rate and steps for speech: those of
-    # the decoder are a WaveNet's (2016), the steps those of its pictures.
-    decoder = WaveNetDecoder(downsampling, channels=256, skip_channels=256)
-    options = {"hidden": 768, "finest_hidden": None, "downsampling": downsampling}
-    return AudioVQVAE(16000, speaker_names=speakers, decoder=decoder, **options)
-
-
-def prior(channels: int) -> Callable[[list[str], int], WaveNet]:
-    def make(speakers: list[str], _: int) -> WaveNet:
-        # What it sees begins where sampling begins: nothing is left out.
-        options = {"channels": channels, "skip_channels": 2 * channels, "burn_in": 0}
-        return WaveNet(512, len(speakers), dilations=(1, 2, 4, 8, 16, 32) * 2, **options)
-
-    return make
-
-
-# A WaveNet's crops are a receptive field, which the loss leaves out, and what it counts. Many small
-# steps learn faster than few large ones.
-PRESETS = {
-    "tiny": Preset(
-        8000,
-        64,
-        {
-            "wavenet": Recipe(wavenet_8k, 1024 + 4096, 2, 1500, 2e-3),
-            "parallel": Recipe(parallel(8000, 128), 8000, 8, 950, 1e-3, 0.99),
-            "unconditional": Recipe(unconditional_8k, 1024 + 4096, 2, 1500, 2e-3),
-            "prior": Recipe(prior(64), 64 * 128, 8, 400, 2e-3),
-        },
-        shown_seconds=1.6,
-    ),
-    "small": Preset(
-        16000,
-        160,
-        {
-            "parallel": Recipe(disguised_16k, 8000, 4, 75_000, 1e-3, 0.99, restart_at=2 / 3),
-            "prior": Recipe(prior(128), 160 * 256, 8, 6000, 1e-3),
-        },
-        shown_seconds=2.0,
-        judged=True,
-    ),
-    "paper": Preset(
-        16000,
-        64,
-        {
-            "wavenet": Recipe(paper_wavenet, 3072 + 7680, 8, 250_000, 2e-4),
-            "prior": Recipe(prior(256), 64 * 512, 8, 50_000, 1e-3),
-        },
-        shown_seconds=1.6,
-        judged=True,
-    ),
 }
 
 
@@ -197,15 +68,9 @@ class Run:
 # Training.
 
 
-def compiled(model: keras.Model, recipe: Recipe, steps: int) -> keras.Model:
-    first = round(recipe.restart_at * steps)
-    rate = keras.optimizers.schedules.CosineDecayRestarts(
-        recipe.rate, first, t_mul=max(steps - first, 1) / first, m_mul=0.5, alpha=0.01
-    )
+def xla() -> bool | str:
     # On CPUs the convolutions that XLA makes are slower than TensorFlow's.
-    xla = "auto" if tf.config.list_physical_devices("GPU") else False
-    model.compile(keras.optimizers.Adam(rate, beta_2=recipe.beta_2), jit_compile=xla)
-    return model
+    return "auto" if tf.config.list_physical_devices("GPU") else False
 
 
 def trained(
@@ -224,7 +89,7 @@ def trained(
         print(f"{name}: {model.count_params():,} parameters, {epochs * each:,} steps", flush=True)
         backup = callbacks.BackupAndRestore(run.out / "backup" / name, keep=2)
         history = keras.callbacks.CSVLogger(run.out / f"{name}.csv", append=True)
-        compiled(model, recipe, epochs * each).fit(
+        compiled(model, recipe, epochs * each, xla()).fit(
             dataset(), steps_per_epoch=each, epochs=epochs, callbacks=[backup, history, *more]
         )
         unfinished = path.with_name(f"unfinished_{path.name}")
@@ -379,7 +244,7 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
 def seconds_per_step(run: Run, name: str, batch_size: int) -> float:
     """Measured on a network that is thrown away."""
     recipe = run.preset.recipes[name]
-    model = compiled(recipe.make(run.names, run.downsampling), recipe, 100)
+    model = compiled(recipe.make(run.names, run.downsampling), recipe, 100, xla())
     dataset = conversion.balanced(run.train, recipe.crop, batch_size)
     return conversion.seconds_per_step(model, dataset, 20 if batch_size > 1 else 2)
 
@@ -435,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data:
         corpora = conversion.read_folder(args.data, preset.sample_rate, args.skip_corrupt)
     else:
-        corpora = conversion.read_debian(args.speakers, preset.sample_rate)
+        corpora = conversion.read_debian(args.speakers or preset.speakers, preset.sample_rate)
     run = Run(
         out,
         preset,

@@ -20,8 +20,8 @@ pytest.importorskip("jinja2")
 pytest.importorskip("av")
 
 import speaker_conversion  # noqa: E402
-from speaker_conversion import Preset, Recipe  # noqa: E402
 from support import checks, conversion, judges, listening  # noqa: E402
+from support.speech_networks import Preset, Recipe  # noqa: E402
 
 from keras_vqvae import AudioVQVAE, ParallelDecoder, WaveNet, WaveNetDecoder  # noqa: E402
 from keras_vqvae.data import debian_speech  # noqa: E402

@@ -42,6 +42,20 @@ def test_conv_against_numpy(taps: int, stride: int, dilation: int, steps: int) -
     )
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_further_arguments_of_keras_count(groups: int) -> None:
+    """Dilated convolutions go a way of their own on JAX."""
+    layer = CausalConv1D(4, 3, dilation_rate=2, groups=groups, activation="relu")
+    x = floats((2, 6, 4))
+    got, kernel = to_numpy(layer(x)), to_numpy(layer.kernel)
+    parts = [
+        conv_reference(part, of_it, 0.0, 1, 2)
+        for part, of_it in zip(np.split(x, groups, -1), np.split(kernel, groups, -1), strict=True)
+    ]
+    np.testing.assert_allclose(got, np.maximum(np.concatenate(parts, -1), 0), atol=1e-5)
+    assert (got == 0).any() and (got > 0).any()
+
+
 def test_an_identity_filter_does_not_move_sound() -> None:
     layer = CausalConv1D(1, 3, dilation_rate=2, use_bias=False)
     layer.build((None, None, 1))

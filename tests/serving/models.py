@@ -69,6 +69,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "sound_any_prior": lambda: sound_with_prior("wavenet", classes=None),
     "sound_wavenet": lambda: sound_with_prior("wavenet"),
     "sound_mixed": lambda: mixed(lambda: sound_with_prior("wavenet")),
+    "sound_xla": lambda: sound_with_prior("wavenet"),
     "sound_wavenet_alone": lambda: (sound("wavenet", None), None),
     "video_discrete": lambda: (test_video.make("discrete", sharp=0.4), None),
     "video_buttons": lambda: (test_video.make("buttons", sharp=0.4, guidance=0.7), None),
@@ -85,6 +86,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 # Name to arguments of `export_savedmodel`.
 OPTIONS: dict[str, dict[str, Any]] = {
+    "sound_xla": {"jit_compile": True},
     "image_encoded": {"encoded": True},
     "sound_encoded": {"encoded": True},
     "video_encoded": {"encoded": True},

@@ -24,8 +24,8 @@ from tests.serving import children, loaded  # noqa: E402
 from tests.serving.models import MODELS, requests  # noqa: E402
 
 FEW = ["image_prior", "sound_source", "video_codes_predictor"]
-# It reads no files of pictures or sound, and no constants in bfloat16.
-REST = [name for name in MODELS if not (name in FEW or name.endswith(("encoded", "mixed")))]
+# It reads no files of pictures or sound, and no constants in bfloat16; it has no XLA.
+REST = [name for name in MODELS if not (name in FEW or name.endswith(("encoded", "mixed", "xla")))]
 # Ops that OpenVINO has no rule for, and in which signatures.
 UNKNOWN = {"SparseSoftmaxCrossEntropyWithLogits": {"log_prob"}}
 
