@@ -6,7 +6,7 @@
 
 The codes keep what is said; the decoder, which is given the speaker besides, need not find the
 voice in them. So with another speaker the same codes are said in another voice (van den Oord et
-al. 2017, sec. 4.3). The recordings are of the seven speakers in Debian's packages, or your own.
+al. 2017, sec. 4.3). The recordings are of the speakers in Debian's packages, or your own.
 
 - `tiny`: 8 kHz, 125 codes a second. A WaveNet decoder, a parallel one, a WaveNet without codes to
   compare with, and a prior that draws new sound.

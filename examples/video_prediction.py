@@ -1,6 +1,6 @@
 """Learn a world from video with actions, and predict what a person would see.
 
-    python examples/video_prediction.py                    # 11 to 15 minutes on two CPU cores
+    python examples/video_prediction.py                    # 11 minutes on two CPU cores
     python examples/video_prediction.py --preset small     # two hours
     python examples/video_prediction.py --frames-per-code 2     # codes that span time
     python examples/video_prediction.py --data episodes/ --actions forward,left,right   # your own

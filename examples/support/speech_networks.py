@@ -31,8 +31,6 @@ class Recipe:
     steps: int
     rate: float
     beta_2: float = 0.999
-    # Share of the steps after which the learning rate begins once more, at half of what it was.
-    restart_at: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +145,7 @@ def compiled(
     model: keras.Model, recipe: Recipe, steps: int, jit_compile: bool | str
 ) -> keras.Model:
     """The model, to be trained as the recipe says in so many steps."""
-    first = round(recipe.restart_at * steps)
-    rate = keras.optimizers.schedules.CosineDecayRestarts(
-        recipe.rate, first, t_mul=max(steps - first, 1) / first, m_mul=0.5, alpha=0.01
-    )
+    rate = keras.optimizers.schedules.CosineDecay(recipe.rate, steps, alpha=0.01)
     optimizer = keras.optimizers.Adam(rate, beta_2=recipe.beta_2)
     model.compile(optimizer, jit_compile=jit_compile)
     return model
