@@ -13,8 +13,8 @@ al. 2017, sec. 4.3). The recordings are of the speakers in Debian's packages, or
 - `small`: 16 kHz, 100 codes a second, the parallel decoder, and an encoder before which voices are
   disguised in training. Judges trained on real clips say whether the words stayed and the voice
   changed.
-- `paper`: 16 kHz, the WaveNet decoder at the paper's size. Not yet run: it says what it would cost,
-  and begins with `--yes`.
+- `paper`: 16 kHz, the WaveNet decoder at the paper's size. Not yet run to its end: it says what it
+  would cost, and begins with `--yes`.
 
 Open NAME/listening.html in the folder of the run, with NAME `wavenet` or `parallel`. Exit status 1
 if a figure misses its floor. Each stage leaves a file behind and is skipped when that is there: run
@@ -266,8 +266,9 @@ def say_cost(run: Run) -> None:
     count = recipe.make(run.names, run.downsampling).count_params()
     seconds = recipe.batch_size * seconds_per_step(run, "wavenet", 1)
     print(
-        f"The paper's size, not yet run: {count:,} parameters. A step of {recipe.batch_size} crops "
-        f"of {recipe.crop:,} samples takes about {seconds:.1f} s here (one crop measured); "
+        f"The paper's size, not yet run to its end: {count:,} parameters. A step of "
+        f"{recipe.batch_size} crops of {recipe.crop:,} samples takes about {seconds:.1f} s here "
+        "(one crop measured); "
         f"{recipe.steps:,} steps take {recipe.steps * seconds / 86400:,.1f} days."
     )
 

@@ -27,7 +27,8 @@ CHUNK = 250  # steps in one program
 def write(folder: Path, preset_name: str, speakers: str | None, bits: int) -> None:
     """The sound to train on, a file for each speaker; and their names, in the order of their ids.
 
-    With fewer than 16 bits samples are rounded, so that the files are smaller.
+    With fewer than 16 bits samples are rounded, so that the files are smaller. Training adds noise
+    of as much: a WaveNet would learn that levels between the steps never come.
     """
     import soundfile
     from support import conversion, speech_networks
@@ -45,18 +46,23 @@ def write(folder: Path, preset_name: str, speakers: str | None, bits: int) -> No
         print(
             f"{path}: {len(whole) / preset.sample_rate:.0f} s, {path.stat().st_size / 1e6:.1f} MB"
         )
-    (folder / "speakers.json").write_text(json.dumps(list(train.speaker_names)))
+    about = {"speakers": list(train.speaker_names), "bits": bits}
+    (folder / "sound.json").write_text(json.dumps(about))
 
 
-def read(folder: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Names and int16 samples of the speakers."""
+def read(folder: Path) -> tuple[list[str], list[np.ndarray], int]:
+    """Names and int16 samples of the speakers, and to how many bits these were rounded."""
     import soundfile
 
-    names = json.loads((folder / "speakers.json").read_text())
-    return names, [soundfile.read(folder / f"{name}.flac", dtype="int16")[0] for name in names]
+    about = json.loads((folder / "sound.json").read_text())
+    names = about["speakers"]
+    sounds = [soundfile.read(folder / f"{name}.flac", dtype="int16")[0] for name in names]
+    return names, sounds, about["bits"]
 
 
-def crops_of(sounds: list[np.ndarray], crop: int, batch_size: int) -> tuple[Callable, dict]:
+def crops_of(
+    sounds: list[np.ndarray], crop: int, batch_size: int, bits: int = 16
+) -> tuple[Callable, dict]:
     """A function of a key and of what lies on the device, and the latter."""
     import jax
 
@@ -72,11 +78,14 @@ def crops_of(sounds: list[np.ndarray], crop: int, batch_size: int) -> tuple[Call
     )
 
     def crops(key: jax.Array, given: dict) -> dict[str, jax.Array]:
-        who, where = jax.random.split(key)
+        who, where, what = jax.random.split(key, 3)
         speaker = jax.random.choice(who, len(sounds), (batch_size,), p=given["share"])
         place = jax.random.randint(where, (batch_size,), 0, given["room"][speaker])
         cut = jax.vmap(lambda i: jax.lax.dynamic_slice(given["samples"], (i,), (crop,)))
         waveform = cut(given["start"][speaker] + place).astype("float32") / 32768
+        if bits < 16:
+            noise = jax.random.uniform(what, waveform.shape, minval=-1.0, maxval=1.0)
+            waveform = (waveform + noise * 2.0**-bits).clip(-1, 1)
         return {"waveform": waveform, "speaker": speaker.astype("int32")}
 
     return crops, on_device
@@ -96,8 +105,8 @@ def train(args: argparse.Namespace) -> dict:
     recipe = preset.recipes[name]
     steps = args.steps or recipe.steps
     crop, batch_size = recipe.crop, args.batch_size or recipe.batch_size
-    names, sounds = read(args.sound)
-    crops, on_device = crops_of(sounds, crop, batch_size)
+    names, sounds, bits = read(args.sound)
+    crops, on_device = crops_of(sounds, crop, batch_size, bits)
 
     def make() -> keras.Model:
         keras.utils.set_random_seed(args.seed)
@@ -161,6 +170,7 @@ def train(args: argparse.Namespace) -> dict:
         "recipe": name,
         "dtype": args.dtype,
         "batch_size": batch_size,
+        "bits": bits,
         "steps": done,
         "of": steps,
         "seconds a step": (rows[-1]["seconds"] - started + begin) / max(done - CHUNK, 1),

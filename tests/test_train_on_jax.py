@@ -23,6 +23,7 @@ from support import speech_networks  # noqa: E402
 from support.speech_networks import Preset, Recipe  # noqa: E402
 
 from keras_vqvae import AudioVQVAE, ParallelDecoder, WaveNetDecoder  # noqa: E402
+from keras_vqvae.data.audio_corpus import Clip, Corpus  # noqa: E402
 
 RATE, CROP = 8000, 512
 NAMES = ["high", "low"]
@@ -46,13 +47,37 @@ def sound(tmp_path: Path) -> Path:
     buzz = 0.4 * (1 + np.sin(2 * np.pi * 130 * t) * np.sin(2 * np.pi * 3 * t))
     soundfile.write(tmp_path / "high.flac", buzz, RATE)
     soundfile.write(tmp_path / "low.flac", -buzz[: RATE + 17], RATE)
-    (tmp_path / "speakers.json").write_text(json.dumps(NAMES))
+    (tmp_path / "sound.json").write_text(json.dumps({"speakers": NAMES, "bits": 16}))
     return tmp_path
 
 
+def test_sound_is_written_by_speaker_and_rounded(tmp_path: Path, monkeypatch) -> None:
+    from support import conversion  # with TensorFlow
+
+    rng = np.random.default_rng(0)
+    sounds = [rng.integers(-32768, 32768, n).astype("int16") for n in (900, 500, 40)]
+    owners = ("low", "high", "low")
+    clips = [
+        Clip(str(i), who, "xx", x) for i, (x, who) in enumerate(zip(sounds, owners, strict=True))
+    ]
+    corpus = Corpus(clips, 16000, tuple(NAMES), {})
+    monkeypatch.setattr(conversion, "read_debian", lambda speakers, rate: (corpus, None))
+    for bits in (16, 12):
+        train_on_jax.main(["write", str(tmp_path), "--bits", str(bits)])
+        names, read, of_bits = train_on_jax.read(tmp_path)
+        assert (names, of_bits) == (NAMES, bits)
+        whole = [sounds[1], np.concatenate([sounds[0], sounds[2]])]
+        step = 2 ** (16 - bits)
+        for one, other in zip(whole, read, strict=True):
+            assert (other % step == 0).all()
+            off = one.astype(int) - other
+            # The topmost have no step above them.
+            assert np.abs(off[one < 32768 - step]).max() <= step // 2 and off.max() < step
+
+
 def test_crops_are_of_one_speaker_each_and_balanced_by_the_root(sound: Path) -> None:
-    names, sounds = train_on_jax.read(sound)
-    assert names == NAMES and [len(x) for x in sounds] == [4 * RATE, RATE + 17]
+    names, sounds, bits = train_on_jax.read(sound)
+    assert names == NAMES and bits == 16 and [len(x) for x in sounds] == [4 * RATE, RATE + 17]
     crops, on_device = train_on_jax.crops_of(sounds, CROP, 600)
     batch = crops(jax.random.PRNGKey(0), on_device)
     waveform, speaker = np.asarray(batch["waveform"]), np.asarray(batch["speaker"])
@@ -66,6 +91,16 @@ def test_crops_are_of_one_speaker_each_and_balanced_by_the_root(sound: Path) -> 
     crops, on_device = train_on_jax.crops_of([np.arange(CROP + 1, dtype="int16")] * 2, CROP, 50)
     first = np.asarray(crops(jax.random.PRNGKey(1), on_device)["waveform"])[:, 0] * 32768
     assert set(first.tolist()) == {0, 1}
+
+
+def test_what_was_rounded_is_made_even_by_noise() -> None:
+    """Else a WaveNet learns which levels never come, and cannot be used for any other sound."""
+    rounded = (np.random.default_rng(0).integers(-8, 8, 6000) * 16).astype("int16")  # 12 bits
+    crops, on_device = train_on_jax.crops_of([rounded] * 2, CROP, 40, bits=12)
+    waveform = np.asarray(crops(jax.random.PRNGKey(0), on_device)["waveform"]) * 32768
+    off = waveform - np.round(waveform / 16) * 16
+    assert np.abs(off).max() <= 8 and off.std() == pytest.approx(16 / 12**0.5, rel=0.02)
+    assert set((np.round(waveform / 16) * 16).ravel()) <= set(range(-128, 129, 16))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
@@ -88,7 +123,7 @@ def test_the_model_learns_and_is_written_in_float32(
     vqvae = keras.models.load_model(path)
     assert vqvae.speaker_names == tuple(NAMES) and vqvae.dtype_policy.name == "float32"
     assert all(weight.dtype != "bfloat16" for weight in vqvae.weights)
-    _, (high, _) = train_on_jax.read(sound)
+    _, (high, _), _ = train_on_jax.read(sound)
     waveform = high[None, : 8 * CROP].astype("float32").reshape(8, CROP) / 32768
     x = {"waveform": waveform, "speaker": np.zeros(8, "int32")}
     vqvae.compile()
@@ -107,7 +142,7 @@ def test_steps_are_those_of_fit(sound: Path, tmp_path: Path, monkeypatch) -> Non
     train_on_jax.main(["train", str(sound), str(path), "--seed", "3"])
     scanned = keras.models.load_model(path)
 
-    names, sounds = train_on_jax.read(sound)
+    names, sounds, _ = train_on_jax.read(sound)
     crops, on_device = train_on_jax.crops_of(sounds, CROP, 2)
     keys = [jax.random.fold_in(jax.random.PRNGKey(3), i) for i in range(6)]
     batches = [crops(key, on_device) for key in keys]
