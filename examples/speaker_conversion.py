@@ -322,6 +322,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in preset.recipes if name != "prior"]
     models = {name: train_on_sound(run, name) for name in names}
     vqvaes = {name: model for name, model in models.items() if name != "unconditional"}
+    for name, vqvae in vqvaes.items():  # they may have been trained elsewhere
+        if list(vqvae.speaker_names or ()) != run.names:
+            raise ValueError(
+                f"{out / name}.keras has the speakers {vqvae.speaker_names}, the data {run.names}"
+            )
     new_sound, bits_a_code = train_prior(run, next(iter(vqvaes.values())))
     if not (out / "metrics.json").exists():
         figures = {"prior, bits a code": bits_a_code, **measure(run, models)}

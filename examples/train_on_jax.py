@@ -1,11 +1,12 @@
-"""Trains a network of speaker_conversion.py where there is JAX but no TensorFlow, as on a lent GPU.
+"""Trains a network of speaker_conversion.py where there is JAX but no TensorFlow, as on some GPUs.
 
     python examples/train_on_jax.py write sound/ --preset small     # here: one FLAC file a speaker
     python examples/train_on_jax.py train sound/ parallel.keras --preset small    # there
 
 Put `parallel.keras` (or `wavenet.keras`, of the preset `paper`) into an empty folder, and
 `python examples/speaker_conversion.py --preset small --out FOLDER` goes on from it: it trains the
-prior, measures, and writes the page and the SavedModel.
+prior, measures, and writes the page and the SavedModel. Give it the same `--speakers` and
+`--steps`.
 
 All sound lies in the memory of the device. Crops are cut there, of each speaker as often as by the
 square root of their share of the sound, and a few hundred steps at a time are one program. That is
@@ -67,6 +68,8 @@ def crops_of(
     import jax
 
     lengths = np.array([len(sound) for sound in sounds])
+    if lengths.min() < crop:
+        raise ValueError(f"a speaker has {lengths.min()} samples of sound, and a crop needs {crop}")
     share = np.sqrt(lengths)
     on_device = jax.device_put(
         {
@@ -141,7 +144,6 @@ def train(args: argparse.Namespace) -> dict:
     device = jax.devices()[0].device_kind
     print(f"{name}: {model.count_params():,} parameters, {steps:,} steps on {device}", flush=True)
     done, rows, begin = 0, [], time.perf_counter()
-    started = begin
     while done < steps and time.perf_counter() - begin < args.seconds:
         many = min(CHUNK, steps - done)
         state[3] = [jax.numpy.array(value) for value in fresh]
@@ -149,8 +151,6 @@ def train(args: argparse.Namespace) -> dict:
         row = {key: float(value) for key, value in logs.items()}
         if not np.isfinite(row["loss"]):
             raise ValueError(f"the loss is {row['loss']} after {done + many} steps")
-        if not done:
-            started = time.perf_counter()  # compiled
         done += many
         rows.append({"steps": done, "seconds": time.perf_counter() - begin, **row})
         if len(rows) % 10 == 1 or done == steps:
@@ -164,6 +164,8 @@ def train(args: argparse.Namespace) -> dict:
     finished = make()
     finished.set_weights(model.get_weights())
     finished.save(args.model)
+    # Of the first program's steps most is compiling; they count only where there is no other.
+    first = rows[0] if len(rows) > 1 else {"steps": 0, "seconds": 0.0}
     took = {
         "device": device,
         "preset": args.preset,
@@ -173,7 +175,7 @@ def train(args: argparse.Namespace) -> dict:
         "bits": bits,
         "steps": done,
         "of": steps,
-        "seconds a step": (rows[-1]["seconds"] - started + begin) / max(done - CHUNK, 1),
+        "seconds a step": (rows[-1]["seconds"] - first["seconds"]) / (done - first["steps"]),
         "curve": rows,
     }
     args.model.with_suffix(".json").write_text(json.dumps(took, indent=1))

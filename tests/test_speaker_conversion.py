@@ -21,7 +21,7 @@ pytest.importorskip("av")
 
 import speaker_conversion  # noqa: E402
 from support import checks, conversion, judges, listening  # noqa: E402
-from support.speech_networks import Preset, Recipe  # noqa: E402
+from support.speech_networks import PRESETS, Preset, Recipe  # noqa: E402
 
 from keras_vqvae import AudioVQVAE, ParallelDecoder, WaveNet, WaveNetDecoder  # noqa: E402
 from keras_vqvae.data import debian_speech  # noqa: E402
@@ -66,8 +66,8 @@ def parallel(speakers: list[str], downsampling: int) -> AudioVQVAE:
     return AudioVQVAE(RATE, 16, speaker_names=speakers, decoder=decoder, **options)
 
 
-def unconditional(*_: object) -> WaveNet:
-    return WaveNet(256, channels=4, skip_channels=4, dilations=(1, 2, 4))
+def unconditional(speakers: list[str], _: int) -> WaveNet:
+    return WaveNet(256, len(speakers), channels=4, skip_channels=4, dilations=(1, 2, 4))
 
 
 def prior(speakers: list[str], _: int) -> WaveNet:
@@ -257,3 +257,15 @@ def test_the_paper_says_its_cost_first(tmp_path: Path, monkeypatch, capsys) -> N
     said = capsys.readouterr().out
     assert "not yet run" in said and "days" in said and "--yes" in said
     assert not list(tmp_path.glob("*.keras"))
+
+
+def test_a_model_of_other_speakers_is_refused(tmp_path: Path, monkeypatch) -> None:
+    """One that was trained elsewhere, by train_on_jax.py."""
+    monkeypatch.setattr(debian_speech, "load", voices)
+    recipes = {"parallel": Recipe(parallel, 1024, 2, 3, 1e-3)}
+    monkeypatch.setitem(PRESETS, "small", Preset(RATE, 64, recipes, shown_seconds=0.3))
+    vqvae = parallel(list(VOICES)[::-1], 64)
+    vqvae(conversion.evenly(voices(RATE), 1024, 2))
+    vqvae.save(tmp_path / "parallel.keras")
+    with pytest.raises(ValueError, match=r"parallel.keras has the speakers .*'high', 'middle'"):
+        speaker_conversion.main(["--preset", "small", "--out", str(tmp_path)])

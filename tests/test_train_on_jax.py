@@ -93,6 +93,11 @@ def test_crops_are_of_one_speaker_each_and_balanced_by_the_root(sound: Path) -> 
     assert set(first.tolist()) == {0, 1}
 
 
+def test_a_speaker_of_too_little_sound_is_named() -> None:
+    with pytest.raises(ValueError, match="511 samples of sound, and a crop needs 512"):
+        train_on_jax.crops_of([np.zeros(9000, "int16"), np.zeros(511, "int16")], CROP, 2)
+
+
 def test_what_was_rounded_is_made_even_by_noise() -> None:
     """Else a WaveNet learns which levels never come, and cannot be used for any other sound."""
     rounded = (np.random.default_rng(0).integers(-8, 8, 6000) * 16).astype("int16")  # 12 bits
@@ -163,7 +168,7 @@ def test_training_stops_in_time_and_a_diverged_one_at_once(
     path = tmp_path / "wavenet.keras"
     train_on_jax.main(["train", str(sound), str(path), "--seconds", "0.1"])
     took = json.loads(path.with_suffix(".json").read_text())
-    assert took["steps"] == 5 and took["of"] == 10**6
+    assert took["steps"] == 5 and took["of"] == 10**6 and took["seconds a step"] > 0
     path.unlink()
     worse = Preset(RATE, 64, {"wavenet": Recipe(wavenet, CROP, 2, 50, 1e30)}, shown_seconds=0.3)
     monkeypatch.setitem(speech_networks.PRESETS, "small", worse)

@@ -125,7 +125,7 @@ PRESETS = {
         },
         shown_seconds=2.0,
         judged=True,
-        # Not june, whose conversions are heard as ivrvoice.
+        # Not june: a third of conversions into her voice are heard as ivrvoice.
         speakers="msu_nsh,ivrvoice,allison,carlo,fillets_cs_m,fillets_cs_v",
     ),
     "paper": Preset(
