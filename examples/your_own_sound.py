@@ -21,6 +21,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import soundfile
 import tensorflow as tf
 from support import listening
 
@@ -48,20 +49,26 @@ def recorded_speech(folder: Path, sample_rate: int) -> Path:
 
 def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list]:
     """Waveforms, their files, their speakers' ids and the speakers' names, which may be none."""
-    options = {"speakers": args.speakers, "channels": "mix", "skip_corrupt": True}
-    dataset = audio.from_folder(folder, args.sample_rate, batch_size=1, **options)
-    files, _ = audio.check_folder(folder)  # those that `from_folder` takes, in its order
+    good, problems = audio.check_folder(folder)
+    for file, problem in problems.items():
+        print(f"left out: {file}: {problem}")
     if args.speakers:
-        files = [file for file in files if file.parent != folder]
+        good = [file for file in good if file.parent != folder]
     kept = []
-    for file, example in zip(files, dataset.as_numpy_iterator(), strict=True):
-        speaker = int(example["speaker"][0]) if args.speakers else 0
-        if example["waveform"].shape[1] >= SAMPLES_A_CODE:  # shorter than one code is nothing
-            kept.append((example["waveform"][0], file, speaker))
+    for file in good:
+        seconds = soundfile.info(file).duration
+        if seconds * args.sample_rate < SAMPLES_A_CODE:
+            print(f"left out: {file}: shorter than one code, {SAMPLES_A_CODE} samples")
+        else:
+            kept.append((audio.read(file, args.sample_rate, channels="mix"), file))
     if not kept:
-        raise ValueError(f"{folder}: every clip is shorter than one code, {SAMPLES_A_CODE} samples")
-    waveforms, files, speakers = (list(column) for column in zip(*kept, strict=True))
-    return waveforms, files, speakers, getattr(dataset, "speaker_names", None) or []
+        raise ValueError(f"{folder} holds no clip that can be used")
+    waveforms, files = (list(column) for column in zip(*kept, strict=True))
+    if not args.speakers:
+        return waveforms, files, [0] * len(files), []
+    who = [file.relative_to(folder).parts[0] for file in files]
+    names = sorted(set(who))
+    return waveforms, files, [names.index(name) for name in who], names
 
 
 def check_enough(waveforms: list, speakers: list, names: list) -> None:

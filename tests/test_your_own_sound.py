@@ -33,6 +33,8 @@ def record(folder: Path) -> None:
         tone = 0.3 * np.sin(2 * np.pi * (120, 240)[number % 2] * (1 + 0.02 * number) * t)
         listening.write_wav(speaker / f"{number:02}.wav", tone, 8000)
     (folder / "high" / "broken.wav").write_bytes(b"no sound")
+    # Of one sample at its own rate, of none at 8 kHz.
+    listening.write_wav(folder / "high" / "stub.wav", np.full(1, 0.1), 44100)
 
 
 @pytest.mark.long
@@ -62,7 +64,7 @@ def test_with_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert column in page
     served = tf.saved_model.load(str(out / "savedmodel" / "1")).signatures
     assert {"encode", "decode", "convert", "sample", "encode_stream"} <= set(served)
-    assert len(audio.check_folder(folder)[0]) == 14
+    assert len(audio.check_folder(folder)[0]) == 15
 
     again = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert again.returncode != 0 and "holds a finished run" in again.stderr
@@ -83,8 +85,9 @@ def test_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> 
 
     listening.write_wav(tmp_path / "empty" / "short.wav", np.full(40, 0.1), 8000)
     monkeypatch.setattr(sys, "argv", line[1:])
-    with pytest.raises(ValueError, match="every clip is shorter than one code, 64 samples"):
+    with pytest.raises(ValueError, match="holds no clip that can be used"):
         your_own_sound.main()
+    assert "short.wav: shorter than one code, 64 samples" in capsys.readouterr().out
     for options, message in (
         (["--hidden", "0"], "--hidden must be at least 1"),
         (["--speakers", "--sample-rate", "4000"], "--sample-rate must be at least 6400"),

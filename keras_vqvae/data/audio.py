@@ -365,6 +365,12 @@ def from_arrays(
     """
     _check_arguments(1, crop, batch_size, min_samples, shard)
     _check_clipped(clipped)
+    shape = getattr(waveforms, "shape", ())
+    if len(shape) == 2 and shape[1] <= 2 < shape[0]:
+        raise ValueError(
+            f"`waveforms` of shape {shape} would be {shape[0]} clips. If it is one clip in stereo, "
+            "average the channels: `[waveforms.mean(axis=1)]`."
+        )
     arrays = [np.asarray(waveform) for waveform in waveforms]
     if not arrays:
         raise ValueError("`waveforms` must not be empty.")

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files in a folder and the folders below it, sorted; folders that are links are entered.
+
+    A link to a folder that it lies in is left out, and so are hidden files.
+    """
+
+    def walk(folder: pathlib.Path, above: frozenset[pathlib.Path]) -> Iterator[pathlib.Path]:
+        real = folder.resolve()
+        if real in above:
+            return
+        for path in folder.iterdir():
+            if path.is_dir():
+                yield from walk(path, above | {real})
+            elif not path.name.startswith("."):
+                yield path
+
+    return sorted(walk(folder, frozenset()))
 
 
 def find_files(folder: pathlib.Path, suffixes: Sequence[str], what: str) -> list[pathlib.Path]:
-    """The files in a folder and all folders below it, sorted; hidden ones are left out.
+    """Those of `files_below` with such endings.
 
     Args:
         folder: where to look.
@@ -19,11 +38,7 @@ def find_files(folder: pathlib.Path, suffixes: Sequence[str], what: str) -> list
     """
     if not folder.is_dir():
         raise ValueError(f"`folder` {folder} is not a folder that exists.")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.is_dir()
-    )
+    files = [file for file in files_below(folder) if file.suffix.lower() in suffixes]
     if not files:
         raise ValueError(f"`folder` {folder} holds no {what} file ({', '.join(suffixes)}).")
     return files

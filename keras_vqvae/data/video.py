@@ -32,6 +32,7 @@ import tensorflow as tf
 from keras_vqvae.data.cache import check_free
 from keras_vqvae.data.codes import fingerprint
 from keras_vqvae.data.extras import import_extra
+from keras_vqvae.data.files import files_below
 from keras_vqvae.data.order import Order, is_integer
 from keras_vqvae.data.records import from_records
 from keras_vqvae.data.vizdoom_recorder import Recording
@@ -471,11 +472,7 @@ def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = 
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"`folder` {folder} is no folder.")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in (".npz", *_VIDEOS) and not file.name.startswith(".")
-    )
+    files = [file for file in files_below(folder) if file.suffix.lower() in (".npz", *_VIDEOS)]
     if not files:
         raise ValueError(
             f"`folder` {folder} has no episodes: no .npz file and no video ({', '.join(_VIDEOS)})."

@@ -247,6 +247,7 @@ class AudioVQVAE(Autoencoder):
             raise ValueError(
                 f"decoder must give shape (batch, {4 * self.downsampling}, 1) of 4 codes, got "
                 f"{tuple(decoded.shape)}"
+                + (": keras.layers.Reshape lets it be known" if None in decoded.shape[1:] else "")
             )
         self.built = True
 
@@ -313,7 +314,7 @@ class AudioVQVAE(Autoencoder):
         elif self.num_speakers and not hasattr(x, "dtype"):
             raise ValueError(f"data must be {form}, got a {type(x).__name__}")
         parts = x if isinstance(x, dict) else {"waveform": x}
-        self.check_waveform(parts["waveform"])
+        self.check_waveform(parts["waveform"], parts.get("length"))
         if self.num_speakers and "speaker" not in parts:
             raise ValueError(f"speaker is missing: {self.name} takes {form}")
         if "speaker" in parts:
@@ -328,13 +329,16 @@ class AudioVQVAE(Autoencoder):
                 f"got {sorted(map(str, x))}"
             )
 
-    def check_waveform(self, waveform: Any) -> None:
-        """Raises `ValueError` where `waveform` is not float32 `(batch, samples)` in [-1, 1]."""
+    def check_waveform(self, waveform: Any, length: Any = None) -> None:
+        """Raises `ValueError` where `waveform` is not float32 `(batch, samples)` in [-1, 1].
+
+        What lies beyond `length` is padding, and may be anything.
+        """
         if not hasattr(waveform, "dtype"):
             cure = "np.asarray(x, 'float32') makes one of lists of numbers"
             if isinstance(waveform, (str, bytes, os.PathLike)):
                 cure = "data.audio.read makes one of a file, and data.audio.from_folder of many"
-            elif isinstance(waveform, (list, tuple)) and hasattr(waveform[0], "shape"):
+            elif isinstance(waveform, (list, tuple)) and hasattr((*waveform, 0)[0], "shape"):
                 cure = "data.audio.from_arrays makes batches of clips that differ in length"
             raise ValueError(
                 f"waveform must be one float32 array or tensor, got a {type(waveform).__name__}: "
@@ -358,6 +362,9 @@ class AudioVQVAE(Autoencoder):
             )
         values = backend.concrete(waveform)
         if values is not None and values.size:
+            own = backend.concrete(length) if hasattr(length, "dtype") else None
+            if own is not None and own.shape == shape[:1]:
+                values = np.where(np.arange(shape[1]) < own[:, None], values, 0)
             greatest = float(np.max(np.abs(values)))  # NaN if one is
             if not np.isfinite(greatest):
                 raise ValueError("waveform must be finite, got NaN or infinity")
@@ -407,7 +414,8 @@ class AudioVQVAE(Autoencoder):
         if known is not None and names != list(known[: len(names)]):
             raise ValueError(
                 f"the dataset's speaker_names are {names}, the model's {list(known)}: numbers are "
-                "of other speakers. Make the dataset with speakers=model.speaker_names"
+                "of other speakers. Make the dataset with speakers=model.speaker_names, and "
+                "from_arrays with the numbers model.speaker_names.index(name)"
             )
 
     @property
@@ -519,11 +527,10 @@ class AudioVQVAE(Autoencoder):
         return after(valid(parts["waveform"], parts.get("length")), self._left_out)
 
     def _reconstruction_loss(self, x: Any, outputs: Tensor) -> Tensor:
-        parts = x if isinstance(x, dict) else {"waveform": x}
-        waveform = ops.cast(parts["waveform"], "float32")
+        waveform = _without_padding(x)
         if self.is_autoregressive:
             return -masked_mean(self.decoder.log_prob(outputs, waveform), self._counted(x))
-        length = parts.get("length")
+        length = x.get("length") if isinstance(x, dict) else None
         distance = spectral.multi_scale_distance(
             functional.never_empty(waveform),
             functional.never_empty(ops.cast(outputs, "float32")),
@@ -561,6 +568,8 @@ class AudioVQVAE(Autoencoder):
         Raises:
             ValueError: wrong dtype or shape, or values out of range.
         """
+        if hasattr(x, "element_spec"):
+            raise ValueError("reconstruction_loss needs arrays: give it a dataset's batches")
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
         if "speaker" in parts and hasattr(parts.get("waveform"), "shape"):
             n = parts["waveform"].shape[0]
@@ -568,12 +577,15 @@ class AudioVQVAE(Autoencoder):
         self._check_input("reconstruction_loss", parts if isinstance(x, dict) else x)
         if codes is None:
             codes = self.encode(parts, batch_size)
-        check_codes(codes, (-(-parts["waveform"].shape[1] // self.downsampling),), self.num_codes)
+        n, samples = parts["waveform"].shape
+        check_codes(codes, (-(-samples // self.downsampling),), self.num_codes)
+        if codes.shape[0] != n:
+            raise ValueError(f"codes must be of the {n} waveforms, got {codes.shape[0]}")
         data = {**parts, "codes": codes}
         return self._in_batches("reconstruction_loss", self._loss_given_codes, data, batch_size)
 
     def _loss_given_codes(self, data: dict) -> Tensor:
-        waveform = ops.cast(data["waveform"], "float32")
+        waveform = _without_padding(data)
         quantized = ops.cast(self.quantizer.decode(data["codes"]), self.compute_dtype)
         condition = self._condition(data.get("speaker"))
         outputs = self._decoded(quantized, self._padded(waveform), condition)
@@ -608,7 +620,7 @@ class AudioVQVAE(Autoencoder):
         spec = getattr(x, "element_spec", x)
         if isinstance(spec, dict):
             self._check_keys(spec)
-            self.check_waveform(spec["waveform"])
+            self.check_waveform(spec["waveform"], spec.get("length"))
             check_length(spec.get("length"), spec["waveform"].shape, self.downsampling)
             return _without_speaker(x)
         if hasattr(spec, "shape") or not hasattr(x, "__iter__") or _is_no_dataset(spec):
@@ -720,6 +732,8 @@ class AudioVQVAE(Autoencoder):
             raise ValueError(f"speaker is missing: one of {self.num_speakers}, or one for each")
         known = backend.concrete(speaker)
         speaker = np.asarray(speaker) if known is None else known
+        if speaker.dtype.kind == "O" and all(isinstance(who, str) for who in speaker.flat):
+            speaker = speaker.astype(str)  # as pandas gives them
         if speaker.dtype.kind == "U" and self.speaker_names is not None:
             speaker = self._numbers_of(speaker)
         if speaker.dtype.kind not in "iu":

@@ -106,8 +106,8 @@ def check_quantizer(quantizer: Any, num_codes: int, code_dim: int, commitment: f
         return
     own = {"num_codes": (num_codes, 512), "code_dim": (code_dim, 64)}
     for name, (given, default) in (own | {"commitment": (commitment, 0.25)}).items():
-        if given not in (default, getattr(quantizer, name, default)):
+        of_quantizer = getattr(quantizer, name, given)
+        if given not in (default, of_quantizer):
             raise ValueError(
-                f"{name}={given} contradicts the quantizer's {getattr(quantizer, name)}; "
-                "leave it out"
+                f"{name}={given} contradicts the quantizer's {of_quantizer}; leave it out"
             )

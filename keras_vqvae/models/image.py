@@ -87,7 +87,7 @@ class ImageVQVAE(VQVAE):
         }
         likelihood = likelihood or Gaussian()
         super().__init__(
-            ConvEncoder(channels=quantizer.code_dim if quantizer else code_dim, **networks),
+            ConvEncoder(channels=getattr(quantizer, "code_dim", code_dim), **networks),
             quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
             ConvDecoder(channels=image_shape[-1] * likelihood.num_outputs, **networks),
             likelihood,

@@ -724,6 +724,19 @@ def test_arguments_out_of_range(folder, options, message):
         audio.from_folder(folder, **{"sample_rate": RATE, **options})
 
 
+def test_folders_that_are_links_are_entered(folder, tmp_path):
+    chosen = tmp_path / "chosen"
+    (chosen / "own").mkdir(parents=True)
+    write(chosen / "own" / "a.wav", noise(2000))
+    (chosen / "linked").symlink_to(folder / "speaker1")
+    (chosen / "own" / "back").symlink_to(chosen)  # which would go on without end
+    dataset = audio.from_folder(chosen, RATE, 128, 16, speakers=True)
+    assert dataset.speaker_names == ["linked", "own"]
+    assert next(iter(dataset))["speaker"].numpy().tolist() == [0] * 3 + [1]
+    good, problems = audio.check_folder(chosen)
+    assert len(good) == 4 and not problems
+
+
 def test_folders_without_sound(tmp_path):
     with pytest.raises(ValueError, match="is not a folder that exists"):
         audio.from_folder(tmp_path / "none", RATE)
@@ -752,6 +765,8 @@ def test_bad_arrays_are_named():
     ]:
         with pytest.raises(ValueError, match=message):
             audio.from_arrays(waveforms, min_samples=100)
+    with pytest.raises(ValueError, match=r"shape \(1000, 2\) would be 1000 clips.*stereo"):
+        audio.from_arrays(np.stack([good, good], axis=1))
     with pytest.raises(ValueError, match="`speakers` must be 1 ids or names"):
         audio.from_arrays([good], speakers=[1, 2])
     with pytest.raises(ValueError, match="`speakers` must be ids from 0, got -1"):

@@ -181,7 +181,15 @@ def test_padding_does_not_count(decoder: str) -> None:
         return model.reconstruction_loss({"waveform": x, "length": length}, codes)
 
     found = losses(np.zeros((5, SAMPLES)))
-    np.testing.assert_allclose(losses(sound(seed=9)), found, rtol=1e-6)
+    for padding in (sound(seed=9), np.full((5, SAMPLES), np.nan), np.full((5, SAMPLES), 3.0)):
+        np.testing.assert_allclose(losses(padding), found, rtol=1e-6)
+    zeros, nan = (np.where(places, sound(), x).astype("float32") for x in (0.0, np.nan))
+    assert_same(*(model.encode({"waveform": x, "length": length}) for x in (nan, zeros)))
+    with pytest.raises(ValueError, match="waveform must be finite"):
+        model.encode({"waveform": nan, "length": length + (length < SAMPLES)})
+    model.compile("adam")
+    logs = [model.evaluate({"waveform": x, "length": length}, verbose=0) for x in (nan, zeros)]
+    assert logs[0] == logs[1] and np.isfinite(logs[0][0])
     whole = model.reconstruction_loss(sound(), codes)
     assert whole[0] == pytest.approx(found[0], rel=1e-6)
     assert np.abs(whole[1:] - found[1:]).min() > 1e-6
@@ -318,6 +326,9 @@ def test_reconstruction_loss(decoder: str) -> None:
     assert np.abs(model.reconstruction_loss(x, (codes + 1) % 16) - found).max() > 1e-4
     with pytest.raises(ValueError, match=r"codes must have shape \(batch, 16\), got \(6, 15\)"):
         model.reconstruction_loss(x, codes[:, 1:])
+    for few in (codes[:1], codes[:4]):  # one row would do for all of them
+        with pytest.raises(ValueError, match=f"codes must be of the 6 waveforms, got {len(few)}"):
+            model.reconstruction_loss(x, few, batch_size=4)
 
 
 def assert_same_levels(a: np.ndarray, b: np.ndarray) -> None:
@@ -508,6 +519,7 @@ BAD = {
     "dtype": (lambda: make().encode(np.zeros((1, 64), "int16")), "divide 16-bit samples by 32768"),
     "one clip": (lambda: make().encode(np.zeros(64, "float32")), r"one clip is waveform\[None\]"),
     "stereo": (lambda: make().encode(np.zeros((1, 64, 2), "float32")), r"mixed by waveform.mean"),
+    "none at all": (lambda: make().encode([]), "must be one float32 array or tensor, got a list"),
     "short": (lambda: make().encode(sound(1, 7)), "7 samples is shorter than one code of 8"),
     "nan": (lambda: make().encode(NAN), "waveform must be finite"),
     "loud": (lambda: make().encode(np.full((1, 64), 1.5, "float32")), r"in \[-1, 1\], got 1.5"),
@@ -721,6 +733,7 @@ def test_speakers_by_name(tmp_path: Path) -> None:
     assert list(again.speaker_names) == names
     numbers, by_name = (again.convert(sound(2), who) for who in (np.array([2, 0]), ["cy", "ann"]))
     assert_same(numbers, by_name)
+    assert_same(again.convert(sound(2), np.array(["cy", "ann"], object)), by_name)
     stream = again.streaming(2, "bob")
     made = [stream.decode(stream.encode(sound(2))), stream.decode(stream.encode_end())]
     assert_same(np.concatenate([*made, stream.decode_end()], 1), again.convert(sound(2), 1))

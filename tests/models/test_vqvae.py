@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -177,6 +178,36 @@ def test_codes_of_any_integer_type_are_decoded() -> None:
 def test_a_quantizer_contradicted_by_arguments_is_refused() -> None:
     with pytest.raises(ValueError, match="num_codes=64 contradicts the quantizer's 32"):
         ImageVQVAE((8, 8, 1), 64, quantizer=VectorQuantizer(32, 64))
+
+
+class Signs(keras.layers.Layer):
+    """A quantizer without codebook, size of code or commitment: the signs of two numbers."""
+
+    num_codes = 4
+
+    def call(self, z: Any, training: bool = False, return_info: bool = False, mask: Any = None):
+        codes = self.encode(z)
+        quantized = z + keras.ops.stop_gradient(self.decode(codes) - z)
+        return (quantized, codes, keras.ops.zeros_like(z[:, 0, 0, 0])) if return_info else quantized
+
+    def encode(self, z: Any) -> Any:
+        bits = keras.ops.cast(z > 0, "int32")
+        return bits[..., 0] + 2 * bits[..., 1]
+
+    def decode(self, codes: Any) -> Any:
+        bits = keras.ops.stack([codes % 2, codes // 2], -1)
+        return 2.0 * keras.ops.cast(bits, "float32") - 1.0
+
+
+def test_a_quantizer_of_ones_own_needs_no_more_than_the_contract() -> None:
+    model = ImageVQVAE((8, 8, 1), 4, 2, hidden=4, commitment=0.5, quantizer=Signs())
+    model.compile("adam")
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype("uint8")
+    model.fit(images, verbose=0)
+    codes = model.encode(images)
+    assert codes.shape == (4, 2, 2) and codes.max() < 4
+    with pytest.raises(ValueError, match="num_codes=8 contradicts the quantizer's 4"):
+        ImageVQVAE((8, 8, 1), 8, 2, quantizer=Signs())
 
 
 @pytest.mark.tensorflow
