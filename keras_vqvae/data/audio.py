@@ -365,11 +365,10 @@ def from_arrays(
     """
     _check_arguments(1, crop, batch_size, min_samples, shard)
     _check_clipped(clipped)
-    shape = getattr(waveforms, "shape", ())
-    if len(shape) == 2 and shape[1] <= 2 < shape[0]:
+    if isinstance(waveforms, np.ndarray) and waveforms.ndim == 2 and waveforms.shape[1] == 2:
         raise ValueError(
-            f"`waveforms` of shape {shape} would be {shape[0]} clips. If it is one clip in stereo, "
-            "average the channels: `[waveforms.mean(axis=1)]`."
+            f"`waveforms` of shape {waveforms.shape} would be {len(waveforms)} clips. If it is one "
+            "clip in stereo, average the channels: `[waveforms.mean(axis=1)]`."
         )
     arrays = [np.asarray(waveform) for waveform in waveforms]
     if not arrays:
