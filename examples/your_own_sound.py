@@ -52,12 +52,11 @@ def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list
     good, problems = audio.check_folder(folder)
     for file, problem in problems.items():
         print(f"left out: {file}: {problem}")
-    if args.speakers:
-        good = [file for file in good if file.parent != folder]
     kept = []
     for file in good:
-        seconds = soundfile.info(file).duration
-        if seconds * args.sample_rate < SAMPLES_A_CODE:
+        if args.speakers and file.parent == folder:
+            print(f"left out: {file}: in no speaker's folder")
+        elif soundfile.info(file).duration * args.sample_rate < SAMPLES_A_CODE:
             print(f"left out: {file}: shorter than one code, {SAMPLES_A_CODE} samples")
         else:
             kept.append((audio.read(file, args.sample_rate, channels="mix"), file))

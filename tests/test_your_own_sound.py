@@ -88,6 +88,10 @@ def test_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> 
     with pytest.raises(ValueError, match="holds no clip that can be used"):
         your_own_sound.main()
     assert "short.wav: shorter than one code, 64 samples" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*line[1:], "--speakers"])
+    with pytest.raises(ValueError, match="holds no clip that can be used"):
+        your_own_sound.main()
+    assert "short.wav: in no speaker's folder" in capsys.readouterr().out
     for options, message in (
         (["--hidden", "0"], "--hidden must be at least 1"),
         (["--speakers", "--sample-rate", "4000"], "--sample-rate must be at least 6400"),

@@ -338,7 +338,7 @@ class AudioVQVAE(Autoencoder):
             cure = "np.asarray(x, 'float32') makes one of lists of numbers"
             if isinstance(waveform, (str, bytes, os.PathLike)):
                 cure = "data.audio.read makes one of a file, and data.audio.from_folder of many"
-            elif isinstance(waveform, (list, tuple)) and hasattr((*waveform, 0)[0], "shape"):
+            elif isinstance(waveform, (list, tuple)) and any(hasattr(x, "shape") for x in waveform):
                 cure = "data.audio.from_arrays makes batches of clips that differ in length"
             raise ValueError(
                 f"waveform must be one float32 array or tensor, got a {type(waveform).__name__}: "
@@ -569,7 +569,9 @@ class AudioVQVAE(Autoencoder):
             ValueError: wrong dtype or shape, or values out of range.
         """
         if hasattr(x, "element_spec"):
-            raise ValueError("reconstruction_loss needs arrays: give it a dataset's batches")
+            raise ValueError(
+                "reconstruction_loss takes arrays, not a dataset: call it for each batch"
+            )
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
         if "speaker" in parts and hasattr(parts.get("waveform"), "shape"):
             n = parts["waveform"].shape[0]

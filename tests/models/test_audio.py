@@ -839,6 +839,8 @@ def test_datasets_that_do_not_fit() -> None:
         ValueError, match=r"encode.. of this dataset .*\(8,\) and \(16,\).*batch by"
     ):
         make().encode(widths)
+    with pytest.raises(ValueError, match="takes arrays, not a dataset: call it for each batch"):
+        make().reconstruction_loss(widths)
     with pytest.raises(ValueError, match="take waveforms, not a dataset: call them for each batch"):
         make(num_speakers=3).convert(widths, 0)
     unknown = tf.data.Dataset.from_tensors({**data(2), "speaker": np.array([1, 7], "int32")})
