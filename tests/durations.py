@@ -1,0 +1,137 @@
+"""Seconds of every test, of the processes that tests start, and of each leg of CI.
+
+As a pytest plugin (`-p tests.durations --durations-to FOLDER`) it writes one line of JSON a test.
+As a script it makes the tables of docs/testing.md from such a folder:
+
+    make durations                              # runs every leg and writes the tables
+    python tests/durations.py runs/durations    # writes the tables of an earlier run
+"""
+
+import collections
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
+BEGIN, END = "<!-- durations: begin -->\n", "<!-- durations: end -->\n"
+SLOWEST = 30  # tests in the table
+
+started: list[str] = []  # what this process has started
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--durations-to", metavar="FOLDER", help="write seconds of each test there")
+    parser.addoption("--leg", default="tests", help="name of this run in the tables")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--durations-to"):
+        sys.addaudithook(
+            lambda event, args: started.append(event) if event == "subprocess.Popen" else None
+        )
+
+
+def _cpu() -> tuple[float, float]:
+    times = os.times()
+    return times.user + times.system, times.children_user + times.children_system
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    folder = item.config.getoption("--durations-to")
+    if not folder:
+        yield
+        return
+    wall, (own, children), processes = time.monotonic(), _cpu(), len(started)
+    yield
+    now_own, now_children = _cpu()
+    row = {
+        "leg": item.config.getoption("--leg"),
+        "test": item.nodeid,
+        "wall": round(time.monotonic() - wall, 2),
+        "cpu": round(now_own - own, 2),
+        "children": round(now_children - children, 2),
+        "processes": len(started) - processes,
+    }
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / f"{row['leg']}-{os.getpid()}.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Adds a leg's own line: all of it, imports and collection included."""
+    folder = session.config.getoption("--durations-to")
+    if not folder or os.environ.get("PYTEST_XDIST_WORKER"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    wall = time.time() - reporter._sessionstarttime
+    leg = session.config.getoption("--leg")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / f"{leg}.leg").write_text(json.dumps({"leg": leg, "wall": round(wall, 1)}))
+
+
+def _table(head: list[str], rows: list[list]) -> list[str]:
+    cells = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in cells]
+
+
+def tables(folder: Path) -> str:
+    """The Markdown of a folder that the plugin has written."""
+    rows = [
+        json.loads(x)
+        for f in sorted(folder.glob("*.jsonl"))
+        for x in f.read_text().split("\n")
+        if x
+    ]
+    legs = [json.loads(f.read_text()) for f in sorted(folder.glob("*.leg"))]
+
+    def total(key: str, **only: str) -> float:
+        return sum(r[key] for r in rows if all(r[k] == v for k, v in only.items()))
+
+    lines = ["### Legs", ""]
+    lines += _table(
+        ["leg", "tests", "wall seconds", "CPU seconds of tests", "of processes they start", "processes"],
+        [
+            [
+                leg["leg"], sum(r["leg"] == leg["leg"] for r in rows), f"{leg['wall']:.0f}",
+                *(f"{total(key, leg=leg['leg']):.0f}" for key in ("cpu", "children", "processes")),
+            ]
+            for leg in legs
+        ],
+    )  # fmt: skip
+    files: dict = collections.defaultdict(lambda: collections.defaultdict(float))
+    for row in rows:
+        files[row["test"].split("::")[0]][row["leg"]] += row["cpu"] + row["children"]
+    order = sorted(files, key=lambda f: -sum(files[f].values()))
+    lines += ["", "### CPU seconds of each file", ""]
+    names = [leg["leg"] for leg in legs]
+    lines += _table(
+        ["file", *names],
+        [
+            [f"`{f}`", *(f"{files[f][n]:.1f}" if n in files[f] else "" for n in names)]
+            for f in order
+        ],
+    )
+    slowest = sorted(rows, key=lambda r: -(r["cpu"] + r["children"]))[:SLOWEST]
+    lines += ["", f"### The {SLOWEST} slowest tests", ""]
+    lines += _table(
+        ["test", "leg", "CPU seconds", "of processes", "processes"],
+        [[f"`{r['test']}`", r["leg"], r["cpu"], r["children"], r["processes"]] for r in slowest],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(before + BEGIN + "\n" + tables(Path(sys.argv[1])) + "\n" + END + after)
+
+
+if __name__ == "__main__":
+    main()
