@@ -1,30 +1,51 @@
-# make demo | test | test-programs | test-all | test-next | lint | bench | lock
+# make demo | test | test-jax | test-programs | test-next | test-all | durations | lint | bench | lock
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-PYTEST = -m pytest -n 2 --dist loadfile -q --durations=60 --durations-min=3
+PYTEST = -m pytest -p tests.durations $(DURATIONS) -n 2 --dist loadfile -q
+# Markers that select the tests of a leg; without -m the long ones would be skipped.
+QUICK = "not long and not programs"
+QUICK_JAX = "not long and not programs and not tensorflow"
+PROGRAMS = "programs and not long"
+ALL = "long or not long"
+CORE = tests/test_backend.py tests/test_functional.py tests/test_sampling.py tests/test_metrics.py \
+	tests/test_likelihoods.py tests/test_spectral.py tests/test_golden.py tests/layers tests/models
+EXPORT = tests/test_export.py
 
-.PHONY: demo test test-programs test-all test-next lint bench lock clean
+.PHONY: demo test test-jax test-programs test-next test-all durations lint bench lock clean
 
 demo: .venv/installed
 	.venv/bin/python examples/image_reconstruction.py --out runs/demo
 	.venv/bin/python examples/image_generation.py runs/demo
 
+# What protects a change, in 8 minutes on two cores.
 test: .venv/installed
-	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "not long and not programs" tests
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not long and not programs and not tensorflow" tests
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) --leg test --eager -m $(QUICK) tests
+
+# The core on JAX.
+test-jax: .venv/installed
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) --leg test-jax -m $(QUICK_JAX) $(CORE)
 
 # Whole programs (examples, workers, servers) and exported models.
 test-programs: .venv/installed
-	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "programs and not long" tests
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "programs and not long and not tensorflow" tests
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) --leg test-programs -m $(PROGRAMS) tests
 
-# Without -m the long ones would be skipped.
-test-all: .venv/installed .venv-kserve/installed
-	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m "long or not long" tests
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not tensorflow" tests
-
+# The newest TensorFlow and JAX: the core, export, and one program.
 test-next: .venv-next/installed
+	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) --leg test-next --eager \
+		-m "not long" $(CORE) $(EXPORT)
+	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) --leg test-next-jax -m $(QUICK_JAX) $(CORE)
+
+# Everything, compiled, on both backends and both sets of versions: two hours.
+test-all: .venv/installed .venv-next/installed .venv-kserve/installed
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) -m $(ALL) tests
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) -m "not tensorflow" tests
 	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) -m "not long" tests
 	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) -m "not long and not tensorflow" tests
+
+# Seconds of every test of CI, as tables in docs/testing.md.
+durations:
+	rm -rf runs/durations
+	$(MAKE) test test-jax test-programs test-next DURATIONS="--durations-to $(CURDIR)/runs/durations"
+	.venv/bin/python -m tests.durations runs/durations
 
 lint: .venv/installed
 	.venv/bin/ruff check .

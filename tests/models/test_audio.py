@@ -1,5 +1,6 @@
 """AudioVQVAE: training, coding, conversion, streaming, bad input."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,22 @@ def data(n: int = 5, **more: Any) -> dict:
     return {"waveform": sound(n), "speaker": (np.arange(n) % 3).astype("int32"), **more}
 
 
-def trained(decoder: str, **options: Any) -> AudioVQVAE:
-    """Some steps, for codes and samples of some variety."""
-    keras.utils.set_random_seed(0)
+@functools.cache
+def trained_weights(decoder: str, **options: Any) -> list[np.ndarray]:
     model = make(decoder, num_speakers=3, **options)
     model.compile(keras.optimizers.Adam(0.003))
     model.fit(data(32), batch_size=8, epochs=3, verbose=0)
     model.adapt(data(32))
+    return model.get_weights()
+
+
+def trained(decoder: str, **options: Any) -> AudioVQVAE:
+    """Some steps, for codes and samples of some variety."""
+    keras.utils.set_random_seed(0)
+    weights = trained_weights(decoder, **options)
+    model = make(decoder, num_speakers=3, **options)
+    model(data(1))
+    model.set_weights(weights)
     return model
 
 

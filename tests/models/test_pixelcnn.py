@@ -226,7 +226,10 @@ def test_seed_none_is_decided_by_set_random_seed() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["classes", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("none", "maps"))],
+)
 def test_eager_graph_and_xla_agree(kind: str) -> None:
     import tensorflow as tf
 
@@ -353,6 +356,7 @@ def test_log_prob_is_what_fit_minimises() -> None:
     assert ops.is_tensor(model.log_prob(tensors))
 
 
+@pytest.mark.graph
 def test_learns_what_can_be_learnt() -> None:
     """Each code is the one above plus the class; the first row is uniform."""
     random = np.random.default_rng(0)
