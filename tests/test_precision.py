@@ -20,14 +20,20 @@ from keras_vqvae import (
 )
 from tests.checks import assert_finite, to_numpy
 
+# Hundreds of steps are faster compiled.
+pytestmark = pytest.mark.graph
+
 KINDS = ("ema", "gradient", "prior", "prior_of_classes", "sound_by_wavenet", "sound_in_parallel")
 LOW = ("mixed_bfloat16", "mixed_float16")
 REST = {
     ("sound_by_wavenet", "mixed_float16"),
     ("sound_by_wavenet", "mixed_bfloat16"),
     ("sound_in_parallel", "mixed_bfloat16"),
+    ("sound_in_parallel", "mixed_float16"),
     ("gradient", "mixed_bfloat16"),
     ("prior", "mixed_float16"),
+    ("prior", "mixed_bfloat16"),
+    ("prior_of_classes", "mixed_bfloat16"),
 }
 COUNT, BATCH, EPOCHS = 160, 16, 20  # 200 steps
 
@@ -110,7 +116,6 @@ def assert_state_is_float32(quantizer: VectorQuantizer) -> None:
 @pytest.mark.parametrize(
     "kind, policy",
     [
-        # Sound takes longest; of its kinds one with each policy.
         pytest.param(kind, policy, marks=[pytest.mark.long] if (kind, policy) in REST else [])
         for kind in KINDS
         for policy in LOW

@@ -256,8 +256,16 @@ def test_gradient(which: int) -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("samples", [2100, None])
+@pytest.mark.parametrize(
+    ("which", "samples"),
+    [
+        (1, None),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in ((0, None), (0, 2100), (1, 2100))
+        ),
+    ],
+)
 def test_graph_and_xla(which: int, samples: int | None) -> None:
     import tensorflow as tf
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.tensorflow
 TRAINED = [name for name in CASES if "adapted" not in name and "replica" not in name]
 
 
-SHORT = ("ema_restarts", "gradient_codebook", "prior_of_classes")
+SHORT = ("ema_restarts", "prior_of_classes")
 
 
 @pytest.mark.parametrize(

@@ -403,6 +403,7 @@ def test_add_loss_is_the_mean_of_the_losses_of_the_examples() -> None:
     assert float(layer.losses[0]) == pytest.approx(float(np.mean(to_numpy(loss))), rel=1e-6)
 
 
+@pytest.mark.graph
 def test_in_a_sequential_model() -> None:
     model = keras.Sequential(
         [

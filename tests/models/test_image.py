@@ -42,6 +42,7 @@ def test_shared_checks_of_another_form(tmp_path: Path) -> None:
     assert copy.encoder.downsampling in ((2, 4), [2, 4])
 
 
+@pytest.mark.graph
 def test_fit_lowers_the_loss_and_logs() -> None:
     # Another seed than all other tests': from some a network of 8 channels does not get away.
     keras.utils.set_random_seed(1)
@@ -80,6 +81,7 @@ def test_logged_reconstruction_loss_is_the_likelihoods_nats() -> None:
     assert logged["reconstruction_loss"] == pytest.approx(nats.mean(), rel=1e-4)
 
 
+@pytest.mark.graph
 def test_validation_split_and_early_stopping() -> None:
     model = small()
     model.quantizer.trainable = False

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae import ImageVQVAE, VideoPredictor, sampling
+from keras_vqvae import ImageVQVAE, VideoPredictor, backend, sampling
 from keras_vqvae.models.video import guided
 from tests.checks import (
     assert_same,
@@ -68,10 +68,13 @@ def data(kind: str, x: np.ndarray) -> Any:
 
 
 # What differs between kinds of actions, other tests see.
-@pytest.mark.parametrize(
-    "kind",
-    ["discrete", *(pytest.param(k, marks=pytest.mark.long) for k in KINDS if k != "discrete")],
-)
+SHORT_KINDS = [
+    "discrete",
+    *(pytest.param(k, marks=pytest.mark.long) for k in KINDS if k != "discrete"),
+]
+
+
+@pytest.mark.parametrize("kind", SHORT_KINDS)
 def test_shared_checks(kind: str, tmp_path: Path) -> None:
     model = make(kind)
     parts = (model._past, model._changes, model._scale, model.frame_model)
@@ -202,6 +205,7 @@ def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, se
     numbers = sampling.given_frames(GRID, np.arange(steps), np.arange(n), seed)
     u = to_numpy(numbers.u).reshape(steps, n, -1)
     known = np.concatenate([context, np.zeros((n, steps, *GRID), "int32")], 1)
+    network = backend.jit(lambda x: model(x)["outputs"], model)
     for step, place in itertools.product(range(steps), range(u.shape[2])):
         x: Any = known
         if given is not None:
@@ -209,7 +213,7 @@ def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, se
             early = np.zeros((n, CONTEXT - 1, *given.shape[2:]), given.dtype)
             late = np.zeros((n, 1, *given.shape[2:]), given.dtype)
             x = {"codes": known, "actions": np.concatenate([early, given, late], 1)}
-        logits = to_numpy(model(x)["outputs"])[:, step].reshape(n, -1, 7)[:, place]
+        logits = to_numpy(network(x))[:, step].reshape(n, -1, 7)[:, place]
         if model.guidance:
             frame = known[:, CONTEXT + step]
             maps = np.zeros((n, *GRID, 8), "float32")
@@ -223,7 +227,13 @@ def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, se
 
 
 @pytest.mark.parametrize(
-    ("kind", "guidance"), [*((kind, 0.0) for kind in KINDS), ("discrete", 0.7)]
+    ("kind", "guidance"),
+    [
+        ("discrete", 0.0),
+        ("discrete", 0.7),
+        ("continuous", 0.0),
+        *(pytest.param(kind, 0.0, marks=pytest.mark.long) for kind in ("none", "buttons")),
+    ],
 )
 def test_the_cached_rollout_is_the_naive_one(kind: str, guidance: float) -> None:
     """Number by number, beyond the length of the context."""
@@ -287,7 +297,7 @@ def test_dropout_hides_the_context_in_training_only() -> None:
 
 
 @pytest.mark.tensorflow  # JAX compiles always
-@pytest.mark.parametrize("guidance", [0.0, 0.7])
+@pytest.mark.parametrize("guidance", [0.7, pytest.param(0.0, marks=pytest.mark.long)])
 def test_what_xla_draws_is_what_a_graph_draws(guidance: float) -> None:
     model, context, given = make(sharp=0.4), codes(3, CONTEXT), actions("discrete", 3, 10)
     model.guidance = guidance
@@ -328,6 +338,7 @@ def test_guided_predictions_are_other_ones_and_follow_the_attribute() -> None:
     np.testing.assert_array_equal(model.imagine(context, given, seed=0), plain)
 
 
+@pytest.mark.long
 @pytest.mark.tensorflow  # XLA takes a minute
 def test_it_learns_to_obey() -> None:
     keras.utils.set_random_seed(0)
@@ -359,7 +370,9 @@ def test_bits_are_those_of_the_log_probability() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("kind, xla", [("discrete", False), ("buttons", False), ("buttons", True)])
+@pytest.mark.parametrize(
+    "kind, xla", [("buttons", False), pytest.param("buttons", True, marks=pytest.mark.long)]
+)
 def test_bad_actions_in_a_dataset_are_named(kind: str, xla: bool) -> None:
     import tensorflow as tf
 
@@ -633,7 +646,7 @@ def test_integers_of_numpy_are_arguments() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHORT_KINDS)
 def test_kerass_export(kind: str, tmp_path: Path) -> None:
     import tensorflow as tf
 

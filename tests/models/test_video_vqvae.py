@@ -93,6 +93,7 @@ def test_context_is_what_is_seen(blocks: int) -> None:
     assert model.decoder.context == (steps - 1 - first, 0)
 
 
+@pytest.mark.long
 @pytest.mark.tensorflow  # XLA takes half a minute
 def test_it_learns() -> None:
     keras.utils.set_random_seed(1)

@@ -168,6 +168,7 @@ def test_examples_that_are_left_out_do_not_count() -> None:
         model.fit({"codes": codes(2), "length": np.array([4, 1], "int32")})
 
 
+@pytest.mark.graph
 def test_it_learns_a_rule() -> None:
     """Counting up modulo 7 by one or by two; a wrong shift would make this too easy or too hard."""
     keras.utils.set_random_seed(0)
