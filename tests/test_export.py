@@ -132,7 +132,10 @@ def condition_of(kind: str, n: int) -> dict:
     return {} if value is None else {"condition": value}
 
 
-@pytest.fixture(scope="module", params=PRIORS)
+@pytest.fixture(
+    scope="module",
+    params=["classes", *(pytest.param(k, marks=pytest.mark.long) for k in ("none", "maps"))],
+)
 def with_prior(request, tmp_path_factory) -> Iterator[tuple]:
     vqvae, prior = trained(), prior_of(request.param)
     path = tmp_path_factory.mktemp("served") / "model" / "1"

@@ -76,6 +76,7 @@ def test_shared_checks(transposed: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.graph
 def test_dilated_windows_keep_the_shape_and_see_nothing_later(transposed: bool) -> None:
     layer = (CausalConv3DTranspose if transposed else CausalConv3D)(2, 3, dilation_rate=2)
     x = floats((1, 6, 6, 6, 3))

@@ -373,6 +373,7 @@ def test_bits_are_those_of_the_log_probability() -> None:
 @pytest.mark.parametrize(
     "kind, xla", [("buttons", False), pytest.param("buttons", True, marks=pytest.mark.long)]
 )
+@pytest.mark.graph
 def test_bad_actions_in_a_dataset_are_named(kind: str, xla: bool) -> None:
     import tensorflow as tf
 
@@ -388,6 +389,7 @@ def test_bad_actions_in_a_dataset_are_named(kind: str, xla: bool) -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.graph
 def test_nan_in_a_dataset_is_named_before_it_does_harm(xla: bool) -> None:
     import tensorflow as tf
 
@@ -583,6 +585,7 @@ def test_what_is_no_float32_is_no_action() -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("policy, value", [("float32", 1e300), ("mixed_float16", 1e5)])
+@pytest.mark.graph
 def test_what_is_no_number_of_the_networks_is_named_in_a_dataset(policy: str, value: float) -> None:
     import tensorflow as tf
 
@@ -597,6 +600,7 @@ def test_what_is_no_number_of_the_networks_is_named_in_a_dataset(policy: str, va
 
 
 @pytest.mark.tensorflow
+@pytest.mark.graph
 def test_actions_and_codes_of_few_and_of_many_bytes() -> None:
     import tensorflow as tf
 

@@ -205,7 +205,13 @@ def test_a_step_sees_the_actions_that_lead_to_its_frames() -> None:
         np.testing.assert_array_equal(seen[step], expected)
 
 
-@pytest.mark.parametrize("kind", ("none", *ACTIONS))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "discrete",
+        *(pytest.param(k, marks=pytest.mark.long) for k in NUM_ACTIONS if k != "discrete"),
+    ],
+)
 def test_the_cached_rollout_is_the_naive_one(kind: str) -> None:
     model, context, steps = sharpened(predictor(kind)), codes(3, PAST), 3
     given = actions(kind, 3, steps * EACH, seed=1)
@@ -230,7 +236,7 @@ def test_the_cached_rollout_is_the_naive_one(kind: str) -> None:
     assert len(np.unique(drawn)) > 2  # or nothing could differ
 
 
-@pytest.mark.parametrize("context_frames", [4, 7])
+@pytest.mark.parametrize("context_frames", [7, pytest.param(4, marks=pytest.mark.long)])
 def test_steps_are_the_whole(context_frames: int) -> None:
     """Beyond the number of codes that are kept, and from a context of an odd number of frames."""
     model, context = sharpened(predictor()), frames(2, context_frames)

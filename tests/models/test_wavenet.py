@@ -196,6 +196,7 @@ def test_saving_keeps_what_it_is() -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.graph
 def test_what_is_out_of_range_in_a_dataset_is_named(xla: bool) -> None:
     import tensorflow as tf
 
