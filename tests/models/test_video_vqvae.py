@@ -11,7 +11,6 @@ import pytest
 from keras import ops
 
 from keras_vqvae import VideoPredictor, VideoVQVAE, sampling
-from keras_vqvae.models.video import ACTIONS
 from tests.checks import (
     assert_same,
     check_model,
