@@ -101,6 +101,7 @@ def test_compare() -> None:
         assert figures["Opus"][name] < figures["silent"][name]
 
 
+@pytest.mark.programs
 def test_phone_judge(tmp_path: Path) -> None:
     train = [clip("low", n) for n in range(20)]
     judge = judges.PhoneJudge.fit(RATE, train, steps=40)
@@ -126,6 +127,7 @@ def test_phone_judge_needs_phones() -> None:
         judges.PhoneJudge.fit(RATE, [Clip("a", "low", "xx", np.zeros(500, "int16"))])
 
 
+@pytest.mark.programs
 def test_speaker_judge(tmp_path: Path) -> None:
     train = [clip(speaker, n, 8000) for n in range(10) for speaker in ("low", "high")]
     judge = judges.SpeakerJudge.load_or_fit(tmp_path / "judge", 8000, train, steps=40)

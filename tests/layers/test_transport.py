@@ -76,7 +76,7 @@ class Follower(keras.Model):
         return self.transport(frames, keras.ops.ones((keras.ops.shape(frames)[0], *MAPS[1:])))
 
 
-@pytest.mark.graph
+@pytest.mark.long
 def test_it_learns_to_follow_a_movement() -> None:
     """What moves to the right by two places is found where it came from, where that is in sight."""
     model = Follower()

@@ -474,7 +474,9 @@ def test_adapt_is_better_than_random_rows() -> None:
     assert float(adapted._started) == 1.0
 
 
-@pytest.mark.parametrize("rows_a_code", [1, 16, 1000])
+@pytest.mark.parametrize(
+    "rows_a_code", [16, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 1000))]
+)
 def test_a_step_of_any_size_keeps_what_adapt_or_training_found(rows_a_code: int) -> None:
     random = np.random.default_rng(0)
     centres = random.normal(0, 10, (16, 4))
