@@ -39,7 +39,22 @@ class Exported:
         return {k: v.numpy() for k, v in self.served.signatures[signature](**tensors).items()}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# One of each family and of each form of condition, actions and files; the others are long.
+SHORT = (
+    "image_classes",
+    "image_mixed",
+    "image_encoded",
+    "sound_source",
+    "sound_any_prior",
+    "video_buttons",
+    "video_codes_encoded",
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=() if n in SHORT else pytest.mark.long) for n in MODELS],
+)
 def exported(request: pytest.FixtureRequest, export_once: Callable) -> Exported:
     return Exported(request.param, export_once(request.param))
 
