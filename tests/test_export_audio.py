@@ -36,7 +36,13 @@ def prior() -> WaveNet:
     return WaveNet(16, num_classes=3, **small)
 
 
-@pytest.fixture(scope="module", params=DECODERS)
+OTHER_STREAMS = (("source", True), ("wavenet", False), ("parallel", False), ("parallel", True))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["source", "wavenet", pytest.param("parallel", marks=pytest.mark.long)],
+)
 def exported(request, tmp_path_factory) -> tuple:
     model = trained(request.param)
     path = tmp_path_factory.mktemp("served") / "voices" / "1"
@@ -71,8 +77,14 @@ def test_same_numbers(exported: tuple, batch: int, samples: int) -> None:
         np.testing.assert_array_equal(both["codes"], codes)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("decoder", "causal"),
+    [
+        ("source", False),
+        ("wavenet", True),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in OTHER_STREAMS),
+    ],
+)
 def test_streams(decoder: str, causal: bool, tmp_path: Path) -> None:
     """State in and out, as a client holds it."""
     model = trained(decoder, causal=causal)
