@@ -114,15 +114,26 @@ def unit_to_pixels(x: Tensor) -> Tensor:
     return ops.cast(ops.round((ops.clip(ops.cast(x, "float32"), -1.0, 1.0) + 1.0) * 127.5), "uint8")
 
 
+def steps_between(levels: int) -> float:
+    """Returns `levels - 1`, the number of steps between the outermost of equally spaced levels.
+
+    Raises:
+        ValueError: there are fewer than two levels, between which no step lies.
+    """
+    if levels < 2:
+        raise ValueError(f"`levels` must be at least 2, got {levels}.")
+    return levels - 1.0
+
+
 def unit_to_levels(x: Tensor, levels: int = 256) -> Tensor:
     """Floats in [-1, 1] (others are clipped) to the nearest of equal steps 0..levels-1, int32."""
     x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
-    return ops.cast(ops.round((x + 1.0) * 0.5 * (levels - 1.0)), "int32")
+    return ops.cast(ops.round((x + 1.0) * 0.5 * steps_between(levels)), "int32")
 
 
 def levels_to_unit(x: Tensor, levels: int = 256) -> Tensor:
     """Steps 0..levels-1 to float32 in [-1, 1]."""
-    return 2.0 * ops.cast(x, "float32") / (levels - 1.0) - 1.0
+    return 2.0 * ops.cast(x, "float32") / steps_between(levels) - 1.0
 
 
 def mu_law_compress(x: Tensor, levels: int = 256) -> Tensor:
@@ -130,14 +141,14 @@ def mu_law_compress(x: Tensor, levels: int = 256) -> Tensor:
 
     `f(x) = sign(x) ln(1 + m|x|) / ln(1 + m)` with `m = levels - 1`.
     """
-    m = levels - 1.0
+    m = steps_between(levels)
     x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
     return ops.sign(x) * ops.log1p(m * ops.abs(x)) / math.log1p(m)
 
 
 def mu_law_expand(x: Tensor, levels: int = 256) -> Tensor:
     """The inverse of `mu_law_compress`."""
-    m = levels - 1.0
+    m = steps_between(levels)
     return ops.sign(x) * ops.expm1(ops.abs(x) * math.log1p(m)) / m
 
 
