@@ -121,15 +121,32 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return jax.numpy.matmul(a, b, precision="highest")
 
 
-def map_chunks(fn: Callable, chunks: Tensor) -> Tensor:
-    """Applies `fn`, which gives int32, to the slices along axis 0 in turn, and stacks the results.
+def map_rows(fn: Callable, x: Tensor, size: int) -> Tensor:
+    """Applies `fn` to `size` rows of `x` at a time, and leaves out the rows that are left over.
+
+    Args:
+        fn: gives an int32 for each of `size` rows.
+        x: `(rows, any)`, at least one row.
+        size: an int, because TFLite converts only a loop whose results have a known shape.
+
+    Returns:
+        int32 `(rows // size * size,)`.
 
     Keras's `ops.map` runs the function once more on the first slice and so fails for none; a
     loop with `ops.slice_update` would put an op of XLA's into SavedModels.
     """
-    if BACKEND == "tensorflow":
-        return tf.map_fn(fn, chunks, fn_output_signature="int32")
-    return jax.lax.map(fn, chunks)
+    if BACKEND == "jax":
+        count = x.shape[0] // size
+        return jax.lax.map(fn, x[: count * size].reshape(count, size, -1)).reshape(-1)
+    count = tf.shape(x)[0] // size
+
+    def body(i: Tensor, found: Any) -> tuple:
+        # XLA, which compiles this for loops without a turn too, allows a gather beyond the end.
+        return i + 1, found.write(i, fn(tf.gather(x, i * size + tf.range(size))))
+
+    found = tf.TensorArray("int32", tf.maximum(count, 1), element_shape=(size,))
+    _, found = tf.while_loop(lambda i, _: i < count, body, (0, found))
+    return tf.reshape(found.stack(), (-1,))[: count * size]
 
 
 def concrete(x: Any) -> np.ndarray | None:

@@ -10,13 +10,16 @@ from keras_vqvae.backend import Tensor
 # Scores held at a time by `nearest_codes`: 4 MiB of float32 stays in a CPU's cache, and the
 # memory needed does not grow with rows × codes.
 SCORES_PER_CHUNK = 2**20
+# Codes whose median is the origin of the search: odd, and few, because they are sorted.
+CODES_FOR_ORIGIN = 15
 
 
 def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the codebook vector nearest to each row (van den Oord et al. 2017, eq. 1).
+    """Returns the index of the codebook vector nearest to each row (van den Oord et al. 2017, eq. 1).
 
-    The squared norm of `z` is the same for every code and left out; the search runs over chunks
-    of rows. There is no gradient.
+    The squared norm of `z` is the same for every code and left out. The search runs over chunks
+    of rows. Distances are measured from a point among the codes: far from zero the scores would
+    be large numbers whose differences float32 cannot hold. There is no gradient.
 
     Args:
         z: `(rows, code_dim)` float32.
@@ -26,25 +29,30 @@ def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
         `(rows,)` int32. Of equally near codes, the one with the lowest index.
     """
     z, codebook = ops.stop_gradient(z), ops.stop_gradient(codebook)
-    num_codes, code_dim = codebook.shape
+    num_codes = codebook.shape[0]
+    origin = _among(codebook)
+    codebook = codebook - origin
     # Scores z·e - |e|²/2 as one product: a column of ones beside z meets a row of -|e|²/2.
     half_norms = 0.5 * ops.sum(ops.square(codebook), axis=1, keepdims=True)
     weights = ops.transpose(ops.concatenate([codebook, -half_norms], axis=1))
-    z = ops.concatenate([z, ops.ones_like(z[:, :1])], axis=1)
 
-    def search(chunk: Tensor) -> Tensor:
-        return backend.argmax(backend.matmul(chunk, weights))
+    def search(rows: Tensor) -> Tensor:
+        rows = ops.concatenate([rows - origin, ops.ones_like(rows[:, :1])], axis=1)
+        return backend.argmax(backend.matmul(rows, weights))
 
     most = max(1, SCORES_PER_CHUNK // num_codes)
     rows = ops.shape(z)[0]
     if rows <= most if isinstance(rows, int) else backend.BACKEND == "jax":
         return search(z)  # JAX: a size that is not known is a symbol, met in symbolic calls only
-    # Whole chunks, and at least one: stacking the results of none fails in TensorFlow.
-    size = most if isinstance(rows, int) else ops.clip(rows, 1, most)
-    count = -(-rows // size) if isinstance(rows, int) else ops.maximum(-(-rows // size), 1)
-    padding = ops.zeros((count * size - rows, code_dim + 1), "float32")
-    chunks = ops.reshape(ops.concatenate([z, padding]), (-1, size, code_dim + 1))
-    return ops.reshape(backend.map_chunks(search, chunks), (-1,))[:rows]
+    whole = backend.map_rows(search, z, most)
+    return ops.concatenate([whole, search(z[rows // most * most :])])
+
+
+def _among(codebook: Tensor) -> Tensor:
+    """Returns the median of some of the codes, `(code_dim,)`: a few far away do not move it."""
+    some = codebook[:: -(-codebook.shape[0] // CODES_FOR_ORIGIN)]
+    some = ops.transpose(ops.where(ops.abs(some) < math.inf, some, 0.0))
+    return ops.top_k(some, some.shape[1] // 2 + 1)[0][:, -1]
 
 
 def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
@@ -106,15 +114,26 @@ def unit_to_pixels(x: Tensor) -> Tensor:
     return ops.cast(ops.round((ops.clip(ops.cast(x, "float32"), -1.0, 1.0) + 1.0) * 127.5), "uint8")
 
 
+def steps_between(levels: int) -> float:
+    """Returns `levels - 1`, the number of steps between the outermost of equally spaced levels.
+
+    Raises:
+        ValueError: there are fewer than two levels, between which no step lies.
+    """
+    if levels < 2:
+        raise ValueError(f"`levels` must be at least 2, got {levels}.")
+    return levels - 1.0
+
+
 def unit_to_levels(x: Tensor, levels: int = 256) -> Tensor:
     """Floats in [-1, 1] (others are clipped) to the nearest of equal steps 0..levels-1, int32."""
     x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
-    return ops.cast(ops.round((x + 1.0) * 0.5 * (levels - 1.0)), "int32")
+    return ops.cast(ops.round((x + 1.0) * 0.5 * steps_between(levels)), "int32")
 
 
 def levels_to_unit(x: Tensor, levels: int = 256) -> Tensor:
     """Steps 0..levels-1 to float32 in [-1, 1]."""
-    return 2.0 * ops.cast(x, "float32") / (levels - 1.0) - 1.0
+    return 2.0 * ops.cast(x, "float32") / steps_between(levels) - 1.0
 
 
 def mu_law_compress(x: Tensor, levels: int = 256) -> Tensor:
@@ -122,14 +141,14 @@ def mu_law_compress(x: Tensor, levels: int = 256) -> Tensor:
 
     `f(x) = sign(x) ln(1 + m|x|) / ln(1 + m)` with `m = levels - 1`.
     """
-    m = levels - 1.0
+    m = steps_between(levels)
     x = ops.clip(ops.cast(x, "float32"), -1.0, 1.0)
     return ops.sign(x) * ops.log1p(m * ops.abs(x)) / math.log1p(m)
 
 
 def mu_law_expand(x: Tensor, levels: int = 256) -> Tensor:
     """The inverse of `mu_law_compress`."""
-    m = levels - 1.0
+    m = steps_between(levels)
     return ops.sign(x) * ops.expm1(ops.abs(x) * math.log1p(m)) / m
 
 

@@ -7,6 +7,7 @@ is that of the level, in nats, so that likelihoods of different kinds can be com
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -72,12 +73,13 @@ class Gaussian(Likelihood):
     def __init__(self, scale: float = 0.22, levels: int = 256) -> None:
         if scale <= 0:
             raise ValueError(f"scale must be positive, got {scale}")
+        functional.steps_between(levels)  # raises where there is none
         self.scale = scale
         self.levels = levels
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         params, x = ops.cast(params, "float32"), ops.cast(x, "float32")
-        width = 2.0 / (self.levels - 1)
+        width = 2.0 / functional.steps_between(self.levels)
         return functional.gaussian_log_prob(params, self.scale, x) + math.log(width)
 
     def sample(self, params: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
@@ -87,6 +89,7 @@ class Gaussian(Likelihood):
         return ops.clip(x, -1.0, 1.0)
 
     def mean(self, params: Tensor) -> Tensor:
+        """The decoder's output, clipped: `log_prob` is that of a distribution without ends."""
         return ops.clip(ops.cast(params, "float32"), -1.0, 1.0)
 
     def get_config(self) -> dict:
@@ -136,8 +139,7 @@ class Categorical(Discrete):
     """
 
     def __init__(self, levels: int = 256) -> None:
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, got {levels}")
+        functional.steps_between(levels)  # raises where there is none
         self.levels = levels
 
     @property
@@ -178,15 +180,16 @@ class LogisticMixture(Discrete):
     # From a fifth of a level of 16 bits to 500 times the range; beyond, a level's share is 0 in
     # float32.
     _LOG_SCALES = (-12.0, 7.0)
+    # Borders between levels over which `mean` sums one by one, around each component's mean. With
+    # 16 it is exact up to 17 levels, and within 0.003 of a step with more.
+    _SUMMED = 16
 
     has_top = False
 
     def __init__(self, components: int = 10, levels: int = 65536) -> None:
-        if components < 1 or levels < 2:
-            raise ValueError(
-                "components must be at least 1 and levels at least 2, "
-                f"got {components} and {levels}"
-            )
+        functional.steps_between(levels)  # raises where there is none
+        if components < 1:
+            raise ValueError(f"`components` must be at least 1, got {components}.")
         self.components = components
         self.levels = levels
 
@@ -202,7 +205,7 @@ class LogisticMixture(Discrete):
         level = functional.unit_to_levels(x, self.levels)
         logits, means, log_scales = self._parts(self._per_entry(params, ops.shape(level)))
         level = level[..., None]
-        width = 2.0 / (self.levels - 1)
+        width = 2.0 / functional.steps_between(self.levels)
         rate = ops.exp(-log_scales)
         centred = functional.levels_to_unit(level, self.levels) - means
         above, below = rate * (centred + width / 2), rate * (centred - width / 2)
@@ -233,8 +236,29 @@ class LogisticMixture(Discrete):
         return functional.unit_to_levels(x, self.levels)
 
     def mean(self, params: Tensor) -> Tensor:
-        logits, means, _ = self._parts(self._per_entry(params, self._data_shape(params)))
-        return ops.clip(ops.sum(ops.softmax(logits, -1) * means, -1), -1.0, 1.0)
+        """The mean over the levels, of which the outermost have what is beyond the range.
+
+        It is the lowest level and a step for each border with the probability of being above it:
+        `-1 + w Σ_i π_i Σ_k σ((μ_i - b_k) / s_i)`, b_k being the borders between levels. The terms
+        near μ_i are summed, the others integrated.
+        """
+        logits, means, log_scales = self._parts(self._per_entry(params, self._data_shape(params)))
+        borders = functional.steps_between(self.levels)  # one in the middle of each step
+        summed = min(self._SUMMED, self.levels - 1)
+        # In steps from the lowest level. Means far beyond the range would lose its digits.
+        scale = ops.exp(log_scales) * (borders / 2)
+        mean = ops.clip((means + 1.0) * (borders / 2), -20.0 * scale, borders + 20.0 * scale)
+        first = ops.clip(ops.round(mean) - summed // 2, 0.0, borders - summed)
+
+        def integral(start: Any, stop: Any) -> Tensor:
+            """Of σ((mean - t) / scale)."""
+            high, low = (ops.softplus((mean - t) / scale) for t in (start, stop))
+            return scale * (high - low)
+
+        above = integral(0.0, first) + integral(first + summed, borders)
+        for i in range(summed):
+            above = above + ops.sigmoid((mean - first - (i + 0.5)) / scale)
+        return ops.sum(ops.softmax(logits, -1) * above, -1) * (2.0 / borders) - 1.0
 
     def get_config(self) -> dict:
         return {"components": self.components, "levels": self.levels}

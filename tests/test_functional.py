@@ -216,3 +216,12 @@ def test_never_empty_of_unknown_batch() -> None:
         padded = fn(x)
         assert padded.shape == (max(1, batch), 2, 3) and padded.dtype == "uint8"
         np.testing.assert_array_equal(padded[:batch], x)
+
+
+@pytest.mark.parametrize(
+    "scale", ["unit_to_levels", "levels_to_unit", "mu_law_encode", "mu_law_decode"]
+)
+def test_one_level_has_no_scale(scale: str) -> None:
+    """It gave NaN, silently."""
+    with pytest.raises(ValueError, match="`levels` must be at least 2, got 1"):
+        getattr(functional, scale)(np.zeros(3, "float32"), 1)

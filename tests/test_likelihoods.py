@@ -172,3 +172,37 @@ def test_discrete_likelihoods_refuse(make: Any) -> None:
 @pytest.mark.parametrize("likelihood", [Categorical(8), LogisticMixture(2, 9)])
 def test_discrete_likelihoods_survive_serialisation(likelihood: Any) -> None:
     assert copy_by_config(likelihood).get_config() == likelihood.get_config()
+
+
+@pytest.mark.parametrize("levels", [2, 4, 17, 40, 256, 65536])
+def test_mixture_means_are_those_of_its_probabilities(levels: int) -> None:
+    """Also where components lie beyond the range, whose probability is the outermost level's."""
+    random, likelihood = np.random.default_rng(0), LogisticMixture(2, levels)
+    count = 8 if levels > 1000 else 200
+    means = np.where(random.random((count, 2)) < 0.5, 1, 5) * random.normal(size=(count, 2))
+    means[:2] = [[1e6, 1e6], [-3, 0.2]]
+    log_scales = random.uniform(-13, 2, (count, 2))
+    params = np.concatenate([random.normal(size=(count, 2)), means, log_scales], -1)
+    params = params.astype("float32")
+    clipped = np.concatenate([params[:, :4], np.maximum(params[:, 4:], -12)], -1)
+    expected = mixture_reference(clipped, levels) @ np.linspace(-1, 1, levels)
+    found = to_numpy(likelihood.mean(params))[:, 0]
+    np.testing.assert_allclose(found, expected, atol=5e-5 + 0.003 * 2 / (levels - 1))
+    # And that of what is drawn.
+    u = ((np.arange(4000) + 0.5) / 4000).astype("float32")
+    drawn = likelihood.sample(np.repeat(params[1:2], 4000, 0)[:, None], u[:, None, None])
+    assert to_numpy(drawn).mean() == pytest.approx(found[1], abs=2e-3)
+
+
+def test_mixture_means_have_the_gradient_of_the_sum() -> None:
+    likelihood, params = LogisticMixture(1, 256), np.array([[0, 0.9, -1.0]], "float32")
+    found = gradient(lambda p: ops.sum(likelihood.mean(p)), ops.convert_to_tensor(params))
+    nudged = np.concatenate([params, params]) + [[0, 1e-3, 0], [0, -1e-3, 0]]
+    high, low = mixture_reference(nudged, 256) @ np.linspace(-1, 1, 256)
+    assert found[0, 1] == pytest.approx((high - low) / 2e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [Gaussian, Categorical, LogisticMixture])
+def test_one_level_is_no_distribution(make: Any) -> None:
+    with pytest.raises(ValueError, match="`levels` must be at least 2, got 1"):
+        make(levels=1)

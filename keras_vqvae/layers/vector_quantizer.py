@@ -58,10 +58,12 @@ class VectorQuantizer(keras.layers.Layer):
     With z the input and e the nearest code, the loss of an example is a mean over its entries:
 
     - `codebook="ema"`: `beta * |z - sg[e]|^2`. The codes are exponential moving averages
-      (appendix A.1): `n <- d*n + (1-d)*count`, `s <- d*s + (1-d)*sum`, `e = s / n'`, where
-      `n' = (n + eps) / (sum(n) + K*eps) * sum(n)`; n itself is stored unsmoothed. Counts and sums
-      are in units of the mean use N/K, with N rows a step, so that they keep their meaning when
-      the batch size changes.
+      (appendix A.1): `n <- d*n + (1-d)*count`, `s <- d*s + (1-d)*sum`, `e <- e + (s - n*e) / n'`,
+      where `n' = (n + eps) / (sum(n) + K*eps) * sum(n)` is the smoothed count; n itself is stored
+      unsmoothed. This is `e = s / n` but for the smoothing, which shortens a step and does not
+      pull codes towards zero, so that vectors far from zero are quantised as those around it.
+      Counts and sums are in units of the mean use N/K, with N rows a step, so that they keep
+      their meaning when the batch size changes.
     - `codebook="gradient"`: `|sg[z] - e|^2 + beta * |z - sg[e]|^2` (eq. 3), codes by gradient.
 
     The codebook starts from rows of the first training batch (or from `adapt`). After each
@@ -104,7 +106,8 @@ class VectorQuantizer(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # `autocast=False`: vectors far from zero must not be rounded before the search.
+        super().__init__(autocast=False, **kwargs)
         if codebook not in ("ema", "gradient"):
             raise ValueError(f"codebook must be 'ema' or 'gradient', got {codebook!r}")
         for name, value in (("num_codes", num_codes), ("code_dim", code_dim)):
@@ -137,8 +140,6 @@ class VectorQuantizer(keras.layers.Layer):
             )
 
     def build(self, input_shape: tuple) -> None:
-        self._check_shape(input_shape)
-
         def weight(name: str, shape: tuple, initializer: str, trainable: bool = False) -> Any:
             return self.add_weight(
                 name=name, shape=shape, initializer=initializer, trainable=trainable,
@@ -172,6 +173,7 @@ class VectorQuantizer(keras.layers.Layer):
         training: bool | None = None,
         return_info: bool = False,
         mask: Tensor | None = None,
+        reverse: bool = False,
     ) -> Any:
         """Quantises `z`.
 
@@ -182,11 +184,14 @@ class VectorQuantizer(keras.layers.Layer):
             mask: bool `(batch, ...)`; vectors where it is False, such as those of padding, are
                 quantised like others, but neither move codes nor count in the loss. None for all
                 of them.
+            reverse: if true, `z` holds codes and their vectors are returned, as by `decode`.
 
         Returns:
             quantized, of z's shape; with `return_info`, the tuple
             (quantized, codes `(batch, ...)` int32, loss per example `(batch,)` float32).
         """
+        if reverse:
+            return self.decode(z)
         self._check_shape(z.shape)  # also where the layer was built for another input
         if mask is not None and not _is_of(mask.shape, z.shape[:-1]):
             raise ValueError(
@@ -204,18 +209,16 @@ class VectorQuantizer(keras.layers.Layer):
         embeddings = self.embeddings
         codes = functional.nearest_codes(rows, embeddings)
         quantized = ops.reshape(ops.take(embeddings, codes, axis=0), shape)
+        error = z32 - ops.stop_gradient(quantized)
         if moving:
-            self._move(rows, codes, fresh, mean_use, counted)
-
-        def distance(a: Tensor, b: Tensor) -> Tensor:
-            return _mean_of_counted(ops.square(a - b), mask)
-
-        loss = self.commitment * distance(z32, ops.stop_gradient(quantized))
+            errors = ops.stop_gradient(ops.reshape(error, (-1, self.code_dim)))
+            self._move(errors, codes, fresh, mean_use, counted)
+        loss = self.commitment * _mean_of_counted(ops.square(error), mask)
         if self.codebook == "gradient":
             # A row that is not finite moves no code; the commitment shows it in the loss.
             finite = ops.all(ops.isfinite(z32), -1, keepdims=True)
             target = ops.stop_gradient(ops.where(finite, z32, quantized))
-            loss += distance(target, quantized)
+            loss += _mean_of_counted(ops.square(target - quantized), mask)
         output = ops.cast(functional.straight_through(z32, quantized), self.compute_dtype)
         if return_info:
             return output, ops.reshape(codes, shape[:-1]), loss
@@ -229,6 +232,8 @@ class VectorQuantizer(keras.layers.Layer):
 
     def encode(self, z: Tensor) -> Tensor:
         """Nearest codes of `z` `(batch, ..., code_dim)`: `(batch, ...)` int32."""
+        if isinstance(z, keras.KerasTensor):  # in a functional model, of which this layer is part
+            return self(z, return_info=True)[1]
         z = ops.convert_to_tensor(z)
         self._check_shape(z.shape)
         if not self.built:
@@ -238,6 +243,8 @@ class VectorQuantizer(keras.layers.Layer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors of `codes` `(batch, ...)` int32: `(batch, ..., code_dim)`, in [0, num_codes)."""
+        if isinstance(codes, keras.KerasTensor):
+            return self(codes, reverse=True)
         if not self.built:
             raise ValueError(f"{self.name} has no codebook yet: call it, fit or adapt it first")
         codes = ops.cast(codes, "int32")
@@ -252,45 +259,54 @@ class VectorQuantizer(keras.layers.Layer):
             data: vectors to be quantised, `(batch, ..., code_dim)`: an array, or an iterable of
                 batches such as a `tf.data.Dataset`.
             iterations: Lloyd iterations.
-            rows_per_code: no more batches are read than give `rows_per_code * num_codes` vectors;
-                of these that many are drawn at random.
+            rows_per_code: no more batches are read than give `rows_per_code * num_codes` vectors.
+                Of these, or of an array, that many are drawn at random, and only they are copied.
 
         Raises:
             ValueError: `data` holds no vector, vectors of another size, or values not finite.
         """
-        batches: Iterable = [data] if hasattr(data, "shape") else data
-        parts: list = []
-        for batch in batches:
-            parts.append(np.asarray(ops.convert_to_numpy(batch), "float32"))
-            if sum(part.size for part in parts) >= rows_per_code * self.num_codes * self.code_dim:
-                break
-        if not sum(part.size for part in parts):
-            raise ValueError("adapt() needs at least one vector, got an empty dataset")
-        if not self.built:
-            self.build(parts[0].shape)
-        if any(part.shape[-1] != self.code_dim for part in parts):
-            raise ValueError(f"adapt() needs vectors of size {self.code_dim}, got {parts[0].shape}")
-        rows = np.concatenate([part.reshape(-1, self.code_dim) for part in parts])
+        random = np.random.default_rng(self.seed)
+        rows = random.permutation(self._drawn(data, rows_per_code * self.num_codes, random))
         if not np.isfinite(rows).all():
             raise ValueError("adapt() needs finite vectors, got NaN or infinite values")
-        random = np.random.default_rng(self.seed)
-        rows = rows[random.permutation(len(rows))[: rows_per_code * self.num_codes]]
+        if not self.built:
+            self.build(rows.shape)
         codebook = rows[random.integers(len(rows), size=self.num_codes)]
         codebook[: len(rows)] = rows[: self.num_codes]  # distinct rows as far as they go
+        z = ops.convert_to_tensor(rows)
         for _ in range(iterations):
-            codes = functional.nearest_codes(
-                ops.convert_to_tensor(rows), ops.convert_to_tensor(codebook)
-            )
+            codes = functional.nearest_codes(z, ops.convert_to_tensor(codebook))
+            errors = rows - codebook[ops.convert_to_numpy(codes)]
             counts, sums = (
                 ops.convert_to_numpy(t)
-                for t in functional.code_statistics(rows, codes, self.num_codes)
+                for t in functional.code_statistics(errors, codes, self.num_codes)
             )
             used = counts > 0
-            codebook[used] = sums[used] / counts[used, None]
+            codebook[used] += sums[used] / counts[used, None]
             codebook[~used] = rows[random.integers(len(rows), size=np.sum(~used))]
         codebook = backend.chiefs(codebook, self._base)  # each worker has drawn its own
         self._replace(ops.ones((), "bool"), ops.convert_to_tensor(codebook), 1.0)
         self._started.assign(1.0)
+
+    def _drawn(self, data: Any, most: int, random: np.random.Generator) -> np.ndarray:
+        """Vectors of `data`, at most `most`, float32 `(rows, code_dim)`."""
+        batches: Iterable = [data] if hasattr(data, "shape") else data
+        parts, total = [], 0
+        for batch in batches:
+            part = np.asarray(batch)
+            self._check_shape(part.shape)
+            parts.append(part.reshape(-1, self.code_dim))
+            total += len(parts[-1])
+            if total >= most:
+                break
+        if not total:
+            raise ValueError("adapt() needs at least one vector, got an empty dataset")
+        chosen = np.sort(random.choice(total, min(most, total), replace=False))
+        ends = np.cumsum([len(part) for part in parts])
+        each = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+        starts = ends - [len(part) for part in parts]
+        rows = [part[i - start] for part, i, start in zip(parts, each, starts, strict=True)]
+        return np.concatenate(rows).astype("float32")
 
     def _rows_for_codes(self, rows: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
         """A row of the global batch for each code, and the mean use N/K of a code."""
@@ -321,23 +337,28 @@ class VectorQuantizer(keras.layers.Layer):
         _assign_where(self._started, start, 1.0)
 
     def _move(
-        self, rows: Tensor, codes: Tensor, fresh: Tensor, mean_use: Tensor, counted: Tensor | None
+        self, errors: Tensor, codes: Tensor, fresh: Tensor, mean_use: Tensor, counted: Tensor | None
     ) -> None:
-        """One EMA step, after the search, and the restart of dead codes."""
-        rows = ops.stop_gradient(rows)
-        counts, sums = backend.all_reduce_sum(
-            list(functional.code_statistics(rows, codes, self.num_codes, counted))
+        """Makes one EMA step, after the search, and restarts dead codes.
+
+        `errors` are the rows less their codes, because sums of rows far from zero lose digits.
+        """
+        used, sums = backend.all_reduce_sum(
+            list(functional.code_statistics(errors, codes, self.num_codes, counted))
         )
         usable = ops.logical_and(ops.all(ops.isfinite(sums)), mean_use > 0)
         share = (1.0 - self.decay) / ops.maximum(mean_use, 1e-30)
         d, share = ops.where(usable, self.decay, 1.0), ops.where(usable, share, 0.0)
-        counts = d * self._counts + share * counts
+        counts = d * self._counts + share * used
         self._counts.assign(counts)
         if self.codebook == "ema":
-            self._sums.assign(d * self._sums + share * ops.where(usable, sums, 0.0))
+            base = ops.convert_to_tensor(self._base)
+            sums = ops.where(usable, sums + used[:, None] * base, 0.0)
+            sums = d * self._sums + share * sums
+            self._sums.assign(sums)
             total = ops.sum(counts)
             smoothed = (counts + self.epsilon) / (total + self.num_codes * self.epsilon) * total
-            moved = self._sums / smoothed[:, None]
+            moved = base + (sums - counts[:, None] * base) / smoothed[:, None]
             _assign_where(self._base, usable, moved)
         dead = ops.logical_and(usable, counts < self.expiry)
         self._replace(dead, fresh, FRESH_USE)
@@ -355,6 +376,23 @@ class VectorQuantizer(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return tuple(input_shape)
+
+    def compute_output_spec(
+        self,
+        z: Any,
+        training: bool | None = None,
+        return_info: bool = False,
+        mask: Any = None,
+        reverse: bool = False,
+    ) -> Any:
+        if reverse:
+            return keras.KerasTensor((*z.shape, self.code_dim), self.compute_dtype)
+        self._check_shape(z.shape)
+        quantized = keras.KerasTensor(z.shape, self.compute_dtype)
+        if not return_info:
+            return quantized
+        codes = keras.KerasTensor(z.shape[:-1], "int32")
+        return quantized, codes, keras.KerasTensor(z.shape[:1], "float32")
 
     def get_config(self) -> dict:
         return {

@@ -90,7 +90,8 @@ class NumpyEMA:
         self.sums = d * self.sums + (1 - d) * total / mean_use
         n = self.counts.sum()
         eps = self.layer.epsilon
-        self.codes = self.sums / ((self.counts + eps) / (n + k * eps) * n)[:, None]
+        smoothed = (self.counts + eps) / (n + k * eps) * n
+        self.codes += (self.sums - self.counts[:, None] * self.codes) / smoothed[:, None]
         dead = self.counts < self.layer.expiry
         self.codes[dead], self.counts[dead] = rows[dead], FRESH_USE
         self.sums[dead] = rows[dead] * FRESH_USE
