@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -31,7 +32,7 @@ def local_path(path: str | os.PathLike, name: str = "path") -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(text))
 
 
-def any_path(path: str | os.PathLike, name: str = "path") -> pathlib.Path | RemotePath:
+def any_path(path: str | os.PathLike, name: str = "path") -> AnyPath:
     """Returns a path argument that may also have a scheme, where TensorFlow has its file system.
 
     Args:
@@ -52,6 +53,11 @@ def any_path(path: str | os.PathLike, name: str = "path") -> pathlib.Path | Remo
             f"({', '.join(known)}), got {text!r}. `import tensorflow_io` adds some."
         )
     return RemotePath(f"{scheme[1]}://{text[scheme.end() :]}")
+
+
+def file_size(path: AnyPath) -> int:
+    """Returns the bytes of a file."""
+    return tf.io.gfile.stat(os.fsencode(path)).length
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -129,3 +135,6 @@ class RemotePath(os.PathLike):
 
     def replace(self, target: RemotePath) -> None:
         tf.io.gfile.rename(self._url, str(target), overwrite=True)
+
+
+AnyPath: TypeAlias = pathlib.Path | RemotePath
