@@ -32,7 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vqvae.data.extras import how_to_install
+from keras_vqvae.data.extras import how_to_install, import_extra
 from keras_vqvae.data.files import find_files
 from keras_vqvae.data.image_files import SUFFIXES, ImageFile, decode, inspect, upright
 from keras_vqvae.data.order import Order, check_batch_size, check_shard
@@ -225,14 +225,15 @@ def from_tfds(
     """
     check_batch_size(batch_size)
     check_shard(shard, batch_size)
-    tfds = _import_tfds()
-    builder = _tfds_builder(tfds, name, data_dir)
+    builder = tfds_builder(name, data_dir)
+    _check_feature(builder, "image")
+    builder.download_and_prepare()
     size = _tfds_image_size(builder, image_size)
     keys = ("image", "label") if labels else ("image",)
     for key in keys:
         _check_feature(builder, key)
     # Images stay encoded until after the shuffling: its buffer is then small.
-    encoded = _tfds_encoded(tfds, builder, split)
+    encoded = _tfds_encoded(builder, split)
     encoded = encoded.map(lambda example: {key: example[key] for key in keys})
     feature = builder.info.features["image"]
     channels = feature.shape[-1] or 3
@@ -394,32 +395,34 @@ def _report_dark(folder: pathlib.Path, found: dict[pathlib.Path, ImageFile]) -> 
 
 
 def _import_tfds():
-    extra = how_to_install("examples")
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(f"`from_tfds` needs tensorflow-datasets: {extra} ({error})") from error
+    tfds = import_extra("tensorflow_datasets", "TensorFlow Datasets", "examples")
     # Where one of its own imports fails it logs that, and leaves an empty module behind.
     if not hasattr(tfds, "builder"):
         raise ImportError(
             "tensorflow-datasets is installed but cannot be imported (its log message says why). "
             "With TensorFlow before 2.18 the usual reason is a tensorflow-metadata made for a "
-            f'newer protobuf: pip install "tensorflow-metadata<1.17". To install anew: {extra}'
+            'newer protobuf: pip install "tensorflow-metadata<1.17". To install anew: '
+            + how_to_install("examples")
         )
     return tfds
 
 
-def _tfds_builder(tfds, name: str, data_dir: str | os.PathLike | None):
-    data_dir = None if data_dir is None else str(data_dir)
+def tfds_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
+    """Returns the builder of one of the TensorFlow Datasets.
+
+    Raises:
+        ValueError: there is no such data set; the message names those of a similar name.
+        ImportError: TensorFlow Datasets is not installed, or cannot be imported.
+    """
+    tfds = _import_tfds()
+    place = None if data_dir is None else str(any_path(data_dir, "data_dir"))
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+        return tfds.builder(name, data_dir=place)
+    except tfds.core.DatasetNotFoundError:
         close = difflib.get_close_matches(name.partition("/")[0], tfds.list_builders(), n=3)
         hint = f" Close to it: {', '.join(close)}." if close else ""
-        raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.{hint}") from error
-    _check_feature(builder, "image")
-    builder.download_and_prepare()
-    return builder
+        # Not "from" the error, which would print the names of all data sets.
+        raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.{hint}") from None
 
 
 def _check_feature(builder, key: str) -> None:
@@ -445,8 +448,8 @@ def _tfds_image_size(builder, image_size: Sequence[int] | None) -> tuple[int, in
     return feature.shape[:2]
 
 
-def _tfds_encoded(tfds, builder, split: str) -> tf.data.Dataset:
-    decoders = {"image": tfds.decode.SkipDecoding()}
+def _tfds_encoded(builder, split: str) -> tf.data.Dataset:
+    decoders = {"image": _import_tfds().decode.SkipDecoding()}
     try:
         return builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
     except (ValueError, KeyError) as error:

@@ -1,9 +1,9 @@
 """Reading TFRecord files of examples of any kind: pictures, sound, episodes, codes.
 
-A folder of records holds TFRecord files and `records.json`, which is written last: names, dtypes and
-shapes of the features, and how many examples and bytes each file has. A folder without it is
-unfinished. Up to 64 files hold the examples in turn (format 1); more files hold consecutive examples
-(format 2), because in-turn files must all be open at once to be read in order.
+A folder of records holds TFRecord files and `records.json`, which is written last: names, dtypes
+and shapes of the features, and how many examples and bytes each file has. A folder without it is
+unfinished. Up to 64 files hold the examples in turn (format 1); more files hold consecutive
+examples (format 2), because in-turn files must all be open at once to be read in order.
 
 Each example is a `tf.train.Example` that has for each feature the bytes of its values, little
 end first (`value/<name>`), and its shape (`shape/<name>`).

@@ -532,12 +532,11 @@ def test_photographs_are_turned_upright(image_module, tmp_path, form):
 
 
 def test_damaged_exif_turns_nothing(image_module, tmp_path):
-    for number, exif in enumerate(
-        [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\xff", b"Exif\0\0II*\0\x08\0"]
-    ):
-        image_module.fromarray(NOISE).save(tmp_path / f"{number}.jpg", exif=exif)
+    damaged = [b"", b"MM\0*\0\0\0\xff", b"II*\0\x08\0", b"MM\0*\0\0\0\x08\0\1"]
+    for number, exif in enumerate(damaged):
+        image_module.fromarray(NOISE).save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0" + exif)
     (batch,) = data.from_folder(tmp_path, (12, 8))
-    assert batch.shape == (3, 12, 8, 3)
+    assert batch.shape == (4, 12, 8, 3)
 
 
 def test_twelve_bits_in_sixteen_are_counted(tmp_path):
