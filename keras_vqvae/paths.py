@@ -133,7 +133,7 @@ class RemotePath(os.PathLike):
     def unlink(self) -> None:
         tf.io.gfile.remove(self._url)
 
-    def replace(self, target: RemotePath) -> None:
+    def replace(self, target: AnyPath) -> None:
         tf.io.gfile.rename(self._url, str(target), overwrite=True)
 
 

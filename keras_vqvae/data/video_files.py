@@ -31,7 +31,7 @@ def read_frames(file: pathlib.Path, image_size: tuple[int, int] | None) -> np.nd
         ImportError: PyAV is not installed.
     """
     av = import_extra("av", "Videos", "video")
-    pictures = []
+    pictures: list[np.ndarray] = []
     try:
         with file.open("rb") as content:
             check_whole(content)
