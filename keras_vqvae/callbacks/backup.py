@@ -7,7 +7,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,6 +16,7 @@ from keras import ops
 
 from keras_vqvae import backend
 from keras_vqvae.models.base import Model, positive_integer
+from keras_vqvae.paths import AnyPath, any_path
 
 FORMAT = 1
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -69,7 +69,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     TensorFlow as the backend, and a model of this package.
 
     Args:
-        backup_dir: the folder; made if it is not there.
+        backup_dir: the folder, here or where TensorFlow writes, such as `gs://bucket/backup`; made
+            if it is not there.
         save_freq: `"epoch"`, or a number of batches.
         keep: how many backups are kept.
 
@@ -84,9 +85,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         self, backup_dir: str | os.PathLike, save_freq: str | int = "epoch", keep: int = 3
     ) -> None:
         super().__init__()
-        self.backup_dir = Path(backup_dir)
-        if not str(backup_dir) or (self.backup_dir.exists() and not self.backup_dir.is_dir()):
-            raise ValueError(f"backup_dir must be a folder, got {str(backup_dir)!r}")
+        self.backup_dir = any_path(backup_dir, "backup_dir")
+        if self.backup_dir.exists() and not self.backup_dir.is_dir():
+            raise ValueError(f"`backup_dir` must be a folder, got {str(backup_dir)!r}")
         if save_freq != "epoch":
             save_freq = positive_integer("save_freq, if not 'epoch',", save_freq)
         self.save_freq = save_freq
@@ -172,18 +173,18 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     # Reading.
 
-    def _backups(self) -> list[Path]:
+    def _backups(self) -> list[AnyPath]:
         """The newest first."""
-        return sorted(self.backup_dir.glob("step-*.backup"), reverse=True)
+        return sorted(self.backup_dir.glob("step-*.backup"), key=str, reverse=True)
 
     def _newest(self) -> tuple[Position, list] | None:
         """The newest backup that can be read."""
         paths = self._backups()
-        self._unusable: list[Path] = []
+        self._unusable: list[AnyPath] = []
         for path in paths:
             try:
                 return self._read(path)
-            except (OSError, _DamagedError) as error:
+            except (OSError, tf.errors.OpError, _DamagedError) as error:
                 self._unusable.append(path)
                 warnings.warn(
                     f"the backup {path} cannot be used, the one before it will be: {error}",
@@ -196,7 +197,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             )
         return None
 
-    def _read(self, path: Path) -> tuple[Position, list]:
+    def _read(self, path: AnyPath) -> tuple[Position, list]:
         content = path.read_bytes()
         digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != digest:
@@ -272,7 +273,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def _clean(self) -> None:
         for path in self._unusable:
-            path.rename(path.with_suffix(".unusable"))
+            path.replace(path.with_suffix(".unusable"))
         for path in self.backup_dir.glob("step-*.unfinished"):
             warnings.warn(
                 f"{path} was being written when the training was interrupted; removed", stacklevel=2
@@ -317,16 +318,17 @@ def _assign(variables: list, values: list) -> None:
         variable.assign(value)
 
 
-def _write_whole(path: Path, arrays: dict) -> None:
+def _write_whole(path: AnyPath, arrays: dict) -> None:
     """Writes so that under this name there never is a part of a file."""
     content = io.BytesIO()
     np.savez(content, **arrays)
     unfinished = path.with_suffix(".unfinished")
-    with open(unfinished, "wb") as file:
+    with unfinished.open("wb") as file:
         file.write(hashlib.sha256(content.getbuffer()).digest())
-        file.write(content.getbuffer())
+        file.write(content.getvalue())
         file.flush()
-        os.fsync(file.fileno())
+        if hasattr(file, "fileno"):  # a remote file is whole when it is closed
+            os.fsync(file.fileno())
     unfinished.replace(path)
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae import backend
+from keras_vqvae.paths import any_path
 
 
 class Show(keras.callbacks.Callback):
@@ -24,7 +24,7 @@ class Show(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be at least 1 (epoch), got {every}")
-        self.folder = Path(folder)
+        self.folder = any_path(folder, "folder")
         self.every = every
         self._writer: Any = None
 
@@ -36,9 +36,9 @@ class Show(keras.callbacks.Callback):
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, tf.errors.OpError) as error:
             raise ValueError(f"folder: cannot write to {self.folder}: {error}") from error
-        self._writer = tf.summary.create_file_writer(str(self.folder))
+        self._writer = tf.summary.create_file_writer(os.fsencode(self.folder))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if (epoch + 1) % self.every == 0 and self._writer is not None:

@@ -3,7 +3,7 @@
 The pipelines yield what the models take: uint8 images and frames, float32 waveforms in [-1, 1],
 int32 labels and actions. Scaling is left to the models.
 
-Pictures and records are here; sound is in `keras_vqvae.data.audio`, and speech that needs no
+Images and records are here; sound is in `keras_vqvae.data.audio`, and speech that needs no
 account in `keras_vqvae.data.debian_speech` (recorded) and `keras_vqvae.data.flite` (synthetic, with
 the times of phones); video with actions is in `keras_vqvae.data.video`. These, and the recorder of
 first-person video, `keras_vqvae.data.record`, are loaded when they are first used.

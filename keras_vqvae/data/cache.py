@@ -6,6 +6,8 @@ import os
 import pathlib
 import tempfile
 
+from keras_vqvae.paths import local_path
+
 ENVIRONMENT_VARIABLE = "KERAS_VQVAE_CACHE"
 _ZIP = b"PK\x03\x04"
 
@@ -13,8 +15,8 @@ _ZIP = b"PK\x03\x04"
 def cache_dir() -> pathlib.Path:
     """The folder for cached data; it is created if it does not exist.
 
-    The environment variable `KERAS_VQVAE_CACHE` names it, otherwise it is
-    `~/.cache/keras_vqvae`.
+    The environment variable `KERAS_VQVAE_CACHE` names it, otherwise it is `keras_vqvae` in
+    `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set to an absolute path.
 
     Returns:
         An absolute path to a folder that can be written to.
@@ -22,8 +24,11 @@ def cache_dir() -> pathlib.Path:
     Raises:
         ValueError: the folder cannot be created or written to; the message names it.
     """
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE) or "~/.cache/keras_vqvae"
-    folder = pathlib.Path(chosen).expanduser().absolute()
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
+    if not chosen:
+        caches = os.environ.get("XDG_CACHE_HOME", "")
+        chosen = os.path.join(caches if os.path.isabs(caches) else "~/.cache", "keras_vqvae")
+    folder = local_path(chosen, ENVIRONMENT_VARIABLE).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # os.access says yes to root on read-only mounts; only writing tells.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data.records import ALONE, is_finished, read_sidecar
-from keras_vqvae.data.records_writer import rows_of_batch, write
+from keras_vqvae.data.records_writer import check_has_end, rows_of_batch, write
+from keras_vqvae.paths import any_path
 
 _BATCH = 64
 
@@ -43,26 +43,26 @@ def encode_to_records(
         ValueError: `data` is no data for `vqvae` or endless, its rate or speakers are not the
             model's, or `folder` holds codes of another model or other data, or something else.
     """
-    folder = pathlib.Path(folder)
+    place = any_path(folder, "folder")
     is_dataset = isinstance(data, tf.data.Dataset)
+    if is_dataset:
+        check_has_end(data, "data")
     count = int(data.cardinality()) if is_dataset else len(_main_part(data))
-    if is_dataset and count == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`data` is an endless dataset: `take` as many batches as are wanted.")
     vqvae.check_facts(data)
     spec = data.element_spec if is_dataset else data
     of_what = fingerprint(vqvae, count, sorted(spec) if isinstance(spec, Mapping) else ())
-    if is_finished(folder):
-        if read_sidecar(folder).get("fingerprint") == of_what:
+    if is_finished(place):
+        if read_sidecar(place).get("fingerprint") == of_what:
             return
         raise ValueError(
-            f"`folder` {folder} holds the codes of another model or other data, or other records: "
+            f"`folder` {place} holds the codes of another model or other data, or other records: "
             "remove it or name another."
         )
     labelled = isinstance(spec, tuple) or (isinstance(spec, Mapping) and "speaker" in spec)
     stored = {"codes" if labelled else ALONE: "uint16" if vqvae.num_codes <= 65536 else "int32"}
     total = None if is_dataset else count
     rows = _rows(vqvae, data if is_dataset else _slices(data))
-    write(rows, folder, num_files, total=total, stored=stored, fingerprint=of_what)
+    write(rows, place, num_files, total=total, stored=stored, fingerprint=of_what)
 
 
 def _main_part(data: Any) -> Any:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from keras_vqvae.data.cache import cache_dir
+from keras_vqvae.paths import local_path
 
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -52,7 +53,7 @@ def fashion_mnist(
         RuntimeError: it cannot be downloaded; the message says where else to get it.
     """
     if folder is not None:
-        return _read_fashion_mnist(pathlib.Path(folder))
+        return _read_fashion_mnist(local_path(folder, "folder"))
     for place in (pathlib.Path("/", _FASHION_MNIST), _fetched_fashion_mnist()):
         if place.is_dir():
             return _read_fashion_mnist(place)
@@ -115,7 +116,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ValueError: the file is missing or is no complete idx file; the message names it.
     """
-    path = pathlib.Path(path)
+    path = local_path(path)
     data = _read_bytes(path)
     zeros, code, rank = struct.unpack(">HBB", data[:4]) if len(data) >= 4 else (1, 0, 0)
     if zeros != 0 or code not in _IDX_TYPES or len(data) < 4 + 4 * rank:

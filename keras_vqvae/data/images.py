@@ -32,11 +32,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vqvae.data.extras import how_to_install
+from keras_vqvae.data.extras import how_to_install, import_extra
 from keras_vqvae.data.files import find_files
+from keras_vqvae.data.image_files import SUFFIXES, ImageFile, decode, inspect, upright
 from keras_vqvae.data.order import Order, check_batch_size, check_shard
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from keras_vqvae.paths import any_path, local_path, shown
 
 # TensorFlow Datasets are shuffled while still encoded, so this many take little memory.
 _SHUFFLE_BUFFER = 16384
@@ -98,14 +98,15 @@ def from_folder(
     labels: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of the JPEG, PNG, BMP and GIF files in a folder and all folders below it.
+    """Batches of the JPEG, PNG, BMP, GIF and WebP files in a folder and all folders below it.
 
     Every file is decoded once beforehand, so that a corrupt one is reported by name now and does
-    not end a training run later. An image is cropped at its centre to the aspect ratio of
-    `image_size` and resized by area averaging, which does not alias. Of an animation the first
-    picture is taken; transparency is dropped; EXIF
-    rotation is not applied; BMP files of 8 bits are taken as grey; files whose
-    name begins with a dot are left out.
+    not end a training run later. An image is turned upright as its EXIF data says, cropped at its
+    centre to the aspect ratio of `image_size` and resized by area averaging, which does not alias.
+    The first image of an animation is taken, transparency is dropped, and the upper 8 of 16 bits
+    are kept; a warning counts files of 16 bits that are nearly black because they hold 12.
+    Hidden files and folders are left out; a warning counts files of other kinds by their ending.
+    BMP, GIF and WebP files need Pillow: `pip install ".[examples]"` in a checkout.
 
     Args:
         folder: where the files are.
@@ -127,33 +128,40 @@ def from_folder(
         ValueError: the folder is missing or has no usable image; a file is corrupt and not
             `skip_corrupt`; `labels` is asked for and a file lies in no sub-folder; or an argument
             is out of range. The message names the folder or files.
+        ImportError: Pillow is needed and is not installed.
     """
     check_batch_size(batch_size)
     check_shard(shard, batch_size)
     size = _check_image_size(image_size)
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3, got {channels!r}.")
-    folder = pathlib.Path(folder)
+    folder = local_path(folder, "folder")
     files = find_files(folder, SUFFIXES, "image")
     class_names = _class_names(folder, files) if labels else []
-    problems = _find_problems(files)
-    _report_corrupt(folder, problems, skip_corrupt)
-    files = [file for file in files if file not in problems]
-    if not files:
-        raise ValueError(f"`folder` {folder} holds no image that can be decoded.")
+    found = _inspect_all(files)
+    _report_corrupt(folder, found, skip_corrupt)
+    usable = {file: image for file, image in found.items() if image.problem is None}
+    if not usable:
+        raise ValueError(f"`folder` {shown(folder)} holds no image that can be decoded.")
+    _report_dark(folder, usable)
 
-    elements: Any = [str(file) for file in files]
+    elements: list[Any] = [
+        [os.fsencode(file) for file in usable],  # names need not be UTF-8
+        np.array([image.orientation for image in usable.values()], np.int32),
+    ]
     if labels:
-        ids = [class_names.index(_class_of(folder, file)) for file in files]
-        elements = (elements, np.array(ids, np.int32))
+        ids = [class_names.index(_class_of(folder, file)) for file in usable]
+        elements.append(np.array(ids, np.int32))
+    with_pillow = any(image.needs_pillow for image in usable.values())
 
-    def load(path, *label):
-        image = _decode(tf.io.read_file(path), channels)
-        image = tf.ensure_shape(_crop_and_resize(image, size), (*size, channels))
+    def load(path, orientation, *label):
+        image = upright(decode(tf.io.read_file(path), with_pillow), orientation)
+        image = _crop_and_resize(_as_channels(image, channels), size)
+        image = tf.ensure_shape(image, (*size, channels))
         return (image, *label) if label else image
 
-    order = Order(len(files), batch_size, seed, shard=shard)
-    dataset = order.elements(tf.data.Dataset.from_tensor_slices(elements))
+    order = Order(len(usable), batch_size, seed, shard=shard)
+    dataset = order.elements(tf.data.Dataset.from_tensor_slices(tuple(elements)))
     dataset = order.finish(dataset.map(load, tf.data.AUTOTUNE).batch(batch_size))
     if labels:
         dataset.class_names = class_names
@@ -174,9 +182,9 @@ def check_folder(
     Raises:
         ValueError: the folder is missing or holds no image file; the message names it.
     """
-    files = find_files(pathlib.Path(folder), SUFFIXES, "image")
-    problems = _find_problems(files)
-    return [file for file in files if file not in problems], list(problems)
+    found = _inspect_all(find_files(local_path(folder, "folder"), SUFFIXES, "image"))
+    corrupt = [file for file, image in found.items() if image.problem is not None]
+    return [file for file in found if file not in set(corrupt)], corrupt
 
 
 def from_tfds(
@@ -217,14 +225,15 @@ def from_tfds(
     """
     check_batch_size(batch_size)
     check_shard(shard, batch_size)
-    tfds = _import_tfds()
-    builder = _tfds_builder(tfds, name, data_dir)
+    builder = tfds_builder(name, data_dir)
+    _check_feature(builder, "image")
+    builder.download_and_prepare()
     size = _tfds_image_size(builder, image_size)
     keys = ("image", "label") if labels else ("image",)
     for key in keys:
         _check_feature(builder, key)
     # Images stay encoded until after the shuffling: its buffer is then small.
-    encoded = _tfds_encoded(tfds, builder, split)
+    encoded = _tfds_encoded(builder, split)
     encoded = encoded.map(lambda example: {key: example[key] for key in keys})
     feature = builder.info.features["image"]
     channels = feature.shape[-1] or 3
@@ -296,18 +305,7 @@ def _check_labels(labels: np.ndarray, count: int) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-# Decoding. These run in the graph of the pipeline.
-
-
-def _decode(data: tf.Tensor, channels: int) -> tf.Tensor:
-    # Asked for RGB, the decoders also resolve palettes, CMYK and 16 bits; but the BMP decoder
-    # refuses every other number of channels than the file's.
-    image = tf.cond(
-        tf.strings.substr(data, 0, 2) == b"BM",
-        lambda: _as_channels(tf.io.decode_bmp(data), 3),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-    )
-    return _as_channels(tf.ensure_shape(image, (None, None, 3)), channels)
+# These run in the graph of the pipeline.
 
 
 def _as_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -354,70 +352,77 @@ def _class_names(folder: pathlib.Path, files: list[pathlib.Path]) -> list[str]:
     return sorted({_class_of(folder, file) for file in files})
 
 
-def _find_problems(files: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """What is wrong with each file that cannot be decoded."""
+def _inspect_all(files: list[pathlib.Path]) -> dict[pathlib.Path, ImageFile]:
+    """Decodes all files, a few at a time."""
     bar = keras.utils.Progbar(len(files), unit_name="file")
-    problems = {}
+    found = {}
     with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for file, problem in zip(files, pool.map(_problem, files), strict=True):
-            if problem is not None:
-                problems[file] = problem
+        for file, image in zip(files, pool.map(inspect, files), strict=True):
+            found[file] = image
             bar.add(1)
-    return problems
-
-
-def _problem(file: pathlib.Path) -> str | None:
-    try:
-        with tf.device("CPU"):
-            image = _decode(tf.io.read_file(str(file)), 3)
-    except tf.errors.OpError as error:
-        return str(error.message).splitlines()[0][:200]
-    return None if tf.size(image) > 0 else "it has no pixels"
+    return found
 
 
 def _report_corrupt(
-    folder: pathlib.Path, problems: dict[pathlib.Path, str], skip_corrupt: bool
+    folder: pathlib.Path, found: dict[pathlib.Path, ImageFile], skip_corrupt: bool
 ) -> None:
+    problems = [f"{file} ({image.problem})" for file, image in found.items() if image.problem]
     if not problems:
         return
-    first = "; ".join(f"{file} ({why})" for file, why in list(problems.items())[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    text = f"{len(problems)} image files in {folder} cannot be decoded: {first}{more}."
+    listed = shown("; ".join(problems[:3]))
+    text = f"{len(problems)} image files in {shown(folder)} cannot be decoded: {listed}{more}."
     if not skip_corrupt:
         raise ValueError(f"{text} Repair or remove them, or leave them out: `skip_corrupt=True`.")
     warnings.warn(f"{text} They are left out; `check_folder` lists them.", stacklevel=3)
+
+
+def _report_dark(folder: pathlib.Path, found: dict[pathlib.Path, ImageFile]) -> None:
+    """Warns of files of 16 bits that use less than a quarter of them, such as 12 bits."""
+    dark = {file: image.brightest for file, image in found.items() if image.brightest}
+    dark = {file: value for file, value in dark.items() if value < 2**14}
+    if dark:
+        file, value = next(iter(dark.items()))
+        warnings.warn(
+            f"{len(dark)} PNG files of 16 bits in {shown(folder)} are nearly black, such as "
+            f"{shown(file)}, whose greatest value is {value} of 65535. If they hold fewer bits, "
+            "scale their values to 16.",
+            stacklevel=3,
+        )
 
 
 # TensorFlow Datasets.
 
 
 def _import_tfds():
-    extra = how_to_install("examples")
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(f"`from_tfds` needs tensorflow-datasets: {extra} ({error})") from error
+    tfds = import_extra("tensorflow_datasets", "TensorFlow Datasets", "examples")
     # Where one of its own imports fails it logs that, and leaves an empty module behind.
     if not hasattr(tfds, "builder"):
         raise ImportError(
             "tensorflow-datasets is installed but cannot be imported (its log message says why). "
             "With TensorFlow before 2.18 the usual reason is a tensorflow-metadata made for a "
-            f'newer protobuf: pip install "tensorflow-metadata<1.17". To install anew: {extra}'
+            'newer protobuf: pip install "tensorflow-metadata<1.17". To install anew: '
+            + how_to_install("examples")
         )
     return tfds
 
 
-def _tfds_builder(tfds, name: str, data_dir: str | os.PathLike | None):
-    data_dir = None if data_dir is None else str(data_dir)
+def tfds_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
+    """Returns the builder of one of the TensorFlow Datasets.
+
+    Raises:
+        ValueError: there is no such data set; the message names those of a similar name.
+        ImportError: TensorFlow Datasets is not installed, or cannot be imported.
+    """
+    tfds = _import_tfds()
+    place = None if data_dir is None else str(any_path(data_dir, "data_dir"))
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+        return tfds.builder(name, data_dir=place)
+    except tfds.core.DatasetNotFoundError:
         close = difflib.get_close_matches(name.partition("/")[0], tfds.list_builders(), n=3)
         hint = f" Close to it: {', '.join(close)}." if close else ""
-        raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.{hint}") from error
-    _check_feature(builder, "image")
-    builder.download_and_prepare()
-    return builder
+        # Not "from" the error, which would print the names of all data sets.
+        raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.{hint}") from None
 
 
 def _check_feature(builder, key: str) -> None:
@@ -443,8 +448,8 @@ def _tfds_image_size(builder, image_size: Sequence[int] | None) -> tuple[int, in
     return feature.shape[:2]
 
 
-def _tfds_encoded(tfds, builder, split: str) -> tf.data.Dataset:
-    decoders = {"image": tfds.decode.SkipDecoding()}
+def _tfds_encoded(builder, split: str) -> tf.data.Dataset:
+    decoders = {"image": _import_tfds().decode.SkipDecoding()}
     try:
         return builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
     except (ValueError, KeyError) as error:

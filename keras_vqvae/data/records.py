@@ -1,8 +1,9 @@
 """Reading TFRecord files of examples of any kind: pictures, sound, episodes, codes.
 
-A folder of records holds TFRecord files, into which the examples went in turn, and `records.json`,
-which is written last: names, dtypes and shapes of the features, and how many examples and bytes
-each file has. A folder without it is unfinished.
+A folder of records holds TFRecord files and `records.json`, which is written last: names, dtypes
+and shapes of the features, and how many examples and bytes each file has. A folder without it is
+unfinished. Up to 64 files hold the examples in turn (format 1); more files hold consecutive
+examples (format 2), because in-turn files must all be open at once to be read in order.
 
 Each example is a `tf.train.Example` that has for each feature the bytes of its values, little
 end first (`value/<name>`), and its shape (`shape/<name>`).
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import warnings
 from typing import Any
 
@@ -21,9 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data.order import Order, check_batch_size, check_shard
+from keras_vqvae.paths import AnyPath, any_path, file_size
 
 SIDECAR = "records.json"
-FORMAT = 1
+IN_TURN, CONSECUTIVE = 1, 2
 # The name of the only feature where examples are arrays.
 ALONE = ""
 # Elements of the shuffle buffer: at most so many, and about so many bytes.
@@ -43,7 +44,8 @@ def from_records(
     """Batches of the examples that `write_records` wrote, read from the files as they are needed.
 
     Args:
-        folder: what `write_records` wrote.
+        folder: what `write_records` wrote, here or where TensorFlow reads it, such as
+            `gs://bucket/records`.
         batch_size: examples in a batch, or None for single examples.
         seed: None for the order in which they were written, an integer to reorder them for each
             epoch: the files are shuffled, up to 16 of them are read in turn, and the examples are
@@ -66,7 +68,7 @@ def from_records(
     if batch_size is not None:
         check_batch_size(batch_size)
     index, count = check_shard(shard, batch_size or 0)
-    folder = pathlib.Path(folder)
+    folder = any_path(folder, "folder")
     sidecar = read_sidecar(folder)
     if len(sidecar["files"]) < count:
         raise ValueError(
@@ -95,11 +97,13 @@ def from_records(
     # Workers' files may differ by an example; `fit` counts the steps of the worker with the most.
     most = max(_total(sidecar["files"][i::count]) for i in range(count))
     order = Order(count * most, batch_size, seed, repeat, shard)
-    paths = tf.data.Dataset.from_tensor_slices([str(folder / file["name"]) for file in files])
+    paths = [os.fsencode(folder / file["name"]) for file in files]  # names need not be UTF-8
+    sources = tf.data.Dataset.from_tensor_slices(paths)
     if seed is not None:
-        serialized = _reordered(order, paths, files)
+        serialized = _reordered(order, sources, files)
     else:
-        serialized = _read_in_turn(paths, len(files))
+        in_turn = len(files) if sidecar["format"] == IN_TURN else 1
+        serialized = _read_in_turn(sources, in_turn)
         if repeat:
             serialized = serialized.repeat()
         elif count == 1:
@@ -121,13 +125,13 @@ def check_records(folder: str | os.PathLike) -> None:
         ValueError: the folder is missing or unfinished, or a file is missing or damaged; the
             message names it.
     """
-    folder = pathlib.Path(folder)
+    folder = any_path(folder, "folder")
     files = read_sidecar(folder)["files"]
     _check_sizes(folder, files)
     damaged = []
     bar = keras.utils.Progbar(len(files), unit_name="file")
     for file in files:
-        records = tf.data.TFRecordDataset(str(folder / file["name"]))
+        records = tf.data.TFRecordDataset([os.fsencode(folder / file["name"])])
         try:
             found = int(records.reduce(np.int64(0), lambda count, _: count + 1))
             if found != file["examples"]:
@@ -147,7 +151,7 @@ def _total(files: list[dict]) -> int:
 
 
 def _read_in_turn(paths: tf.data.Dataset, open_files: int) -> tf.data.Dataset:
-    # All files open, this is the order in which the examples were written. Not in parallel: threads
+    # All in-turn files open, this is the order in which they were written. Not in parallel: threads
     # that come and go allocate from many arenas, and glibc keeps what each had at its most (one
     # and a half gigabytes after ten read through the shuffle buffer), for no gain in speed.
     return paths.interleave(tf.data.TFRecordDataset, open_files)
@@ -191,12 +195,12 @@ def _first(examples: Any) -> Any:
     return tf.nest.map_structure(lambda leaf: leaf[0], examples)
 
 
-def is_finished(folder: pathlib.Path) -> bool:
+def is_finished(folder: AnyPath) -> bool:
     """Whether `folder` holds records, written to their end."""
     return (folder / SIDECAR).is_file()
 
 
-def read_sidecar(folder: pathlib.Path) -> dict:
+def read_sidecar(folder: AnyPath) -> dict:
     """What `records.json` says; `ValueError` where it is missing, damaged or of another format."""
     path = folder / SIDECAR
     if not is_finished(folder):
@@ -205,21 +209,23 @@ def read_sidecar(folder: pathlib.Path) -> dict:
             "finished. Write them (again) with `write_records`."
         )
     try:
-        sidecar = json.loads(path.read_text())
+        sidecar = json.loads(path.read_bytes())
         found = sidecar["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}). Write the records again.") from error
-    if found != FORMAT:
-        raise ValueError(f"{path} has the format {found!r}; this version reads {FORMAT}.")
+    if found not in (IN_TURN, CONSECUTIVE):
+        raise ValueError(
+            f"{path} has the format {found!r}; this version reads {IN_TURN} and {CONSECUTIVE}."
+        )
     return sidecar
 
 
-def _check_sizes(folder: pathlib.Path, files: list[dict]) -> None:
+def _check_sizes(folder: AnyPath, files: list[dict]) -> None:
     for file in files:
         path = folder / file["name"]
         if not path.is_file():
             raise ValueError(f"{path} is missing. Copy the folder whole, or write it again.")
-        size = path.stat().st_size
+        size = file_size(path)
         if size != file["bytes"]:
             raise ValueError(
                 f"{path} has {size} bytes instead of {file['bytes']}: it was cut off or changed. "

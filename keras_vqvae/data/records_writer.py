@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import os
-import pathlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,15 +17,21 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data.order import is_integer
-from keras_vqvae.data.records import ALONE, FORMAT, SIDECAR
+from keras_vqvae.data.records import ALONE, CONSECUTIVE, IN_TURN, SIDECAR
+from keras_vqvae.paths import AnyPath, any_path, file_size
 
 _UNFINISHED = f"{SIDECAR}.unfinished"
+_SPOOL = "records.unfinished"
+# More files than these are not open at a time: a process may often open 256 (macOS) or 1,024.
+_OPEN_FILES = 64
+_COPIED = 2**20
+_FRAME = 16  # bytes of a record's length and checksums in a TFRecord file
 _FILE = re.compile(r"records-\d{5}-of-\d{5}\.tfrecord")
 _DTYPES = "bool uint8 int8 uint16 int16 int32 int64 float16 float32 float64".split()
 
 
 def write_records(examples: Any, folder: str | os.PathLike, num_files: int = 16) -> None:
-    """Writes examples into TFRecord files, in turn, one at a time.
+    """Writes examples into TFRecord files, in turn, or into more than 64 one after another.
 
     Args:
         examples: an array `(n, ...)`; a dict of arrays of equal length; a `tf.data.Dataset` of
@@ -33,8 +39,10 @@ def write_records(examples: Any, folder: str | os.PathLike, num_files: int = 16)
             an iterable of single examples, arrays or dicts of arrays: waveforms `(samples,)`,
             episodes `{"frames": (t, h, w, c), "actions": (t,)}`. All examples have the same names,
             dtypes and ranks.
-        folder: a new or empty folder, or one with unfinished records, which are overwritten.
-        num_files: how many files; as many workers can share the records.
+        folder: a new or empty folder, or one with unfinished records, which are overwritten; here
+            or where TensorFlow writes, such as `gs://bucket/records`.
+        num_files: how many files; as many workers can share the records. Of more than 64 only a
+            few are open at a time, and the folder needs twice the space while they are written.
 
     Raises:
         ValueError: there is no example; one has another structure, dtype or rank than the first,
@@ -42,12 +50,12 @@ def write_records(examples: Any, folder: str | os.PathLike, num_files: int = 16)
             counts as unfinished.
     """
     total = len(examples) if hasattr(examples, "shape") and examples.shape else None
-    write(_rows_of(examples), pathlib.Path(folder), num_files, total=total)
+    write(_rows_of(examples), any_path(folder, "folder"), num_files, total=total)
 
 
 def write(
     rows: Iterable[Mapping[str, np.ndarray]],
-    folder: pathlib.Path,
+    folder: AnyPath,
     num_files: int,
     *,
     total: int | None = None,
@@ -64,43 +72,67 @@ def write(
     if not is_integer(num_files, 1) or num_files > 99999:
         raise ValueError(f"`num_files` must be an integer from 1 to 99999, got {num_files!r}.")
     _prepare(folder)
-    names = [f"records-{i:05}-of-{num_files:05}.tfrecord" for i in range(num_files)]
-    counts = [0] * num_files
+    paths = [folder / f"records-{i:05}-of-{num_files:05}.tfrecord" for i in range(num_files)]
+    in_turn = num_files <= _OPEN_FILES
+    spool = folder / _SPOOL
     features: dict[str, dict] = {}
+    sizes = array.array("Q")  # bytes of each record in the spool
     progress = _Progress(total)
     with contextlib.ExitStack() as stack:
-        paths = [str(folder / name) for name in names]
-        writers = [stack.enter_context(tf.io.TFRecordWriter(path)) for path in paths]
-        for number, row in enumerate(rows):
+        writers = [
+            stack.enter_context(tf.io.TFRecordWriter(os.fsencode(path)))
+            for path in (paths if in_turn else [spool])
+        ]
+        number = 0
+        for number, row in enumerate(rows, 1):
             if not features:
                 features = _features_of(row, stored)
-            _match(features, row, number)
-            writers[number % num_files].write(_serialize(features, row))
-            counts[number % num_files] += 1
+            _match(features, row, number - 1)
+            record = _serialize(features, row)
+            writers[(number - 1) % len(writers)].write(record)
+            sizes.append(len(record) + _FRAME)
             progress.add()
     progress.end()
     if not features:
         raise ValueError("`examples` holds no example.")
-    sizes = [(folder / name).stat().st_size for name in names]
+    counts = [number // num_files + (i < number % num_files) for i in range(num_files)]
+    if not in_turn:
+        _cut(spool, sizes, paths, counts)
     files = [
-        {"name": name, "examples": count, "bytes": size}
-        for name, count, size in zip(names, counts, sizes, strict=True)
+        {"name": path.name, "examples": count, "bytes": file_size(path)}
+        for path, count in zip(paths, counts, strict=True)
     ]
-    sidecar = {"format": FORMAT, "features": features, "files": files}
+    form = IN_TURN if in_turn else CONSECUTIVE
+    sidecar = {"format": form, "features": features, "files": files}
     if fingerprint is not None:
         sidecar["fingerprint"] = fingerprint
     unfinished = folder / _UNFINISHED
-    unfinished.write_text(json.dumps(sidecar, indent=1) + "\n")
-    os.replace(unfinished, folder / SIDECAR)
+    unfinished.write_bytes(json.dumps(sidecar, indent=1).encode() + b"\n")
+    unfinished.replace(folder / SIDECAR)
 
 
-def _prepare(folder: pathlib.Path) -> None:
+def _cut(spool: AnyPath, sizes: Sequence[int], paths: list, counts: list[int]) -> None:
+    """Cuts a file of all records into files of consecutive ones, one open at a time."""
+    done = 0
+    with spool.open("rb") as source:
+        for path, count in zip(paths, counts, strict=True):
+            left = sum(sizes[done : done + count])
+            done += count
+            with path.open("wb") as target:
+                while part := source.read(min(left, _COPIED)):
+                    target.write(part)
+                    left -= len(part)
+    spool.unlink()
+
+
+def _prepare(folder: AnyPath) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`folder` {folder} is a file.")
     found = [path.name for path in folder.iterdir()] if folder.exists() else []
     if SIDECAR in found:
         raise ValueError(f"`folder` {folder} holds records already: remove it or name another.")
-    others = [name for name in found if name != _UNFINISHED and not _FILE.fullmatch(name)]
+    ours = (_UNFINISHED, _SPOOL)
+    others = [name for name in found if name not in ours and not _FILE.fullmatch(name)]
     if others:
         raise ValueError(
             f"`folder` {folder} holds other files, for example {min(others)}: name a new one."
@@ -228,5 +260,13 @@ def _check_dataset(dataset: tf.data.Dataset) -> None:
         raise ValueError(
             f"`examples` is a dataset of tuples, whose parts have no names. {_PAIRS_CURE}"
         )
+    check_has_end(dataset, "examples")
+
+
+def check_has_end(dataset: tf.data.Dataset, name: str) -> None:
+    """Raises `ValueError` if the argument `name` is a dataset without end."""
     if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`examples` is an endless dataset: `take` as many batches as are wanted.")
+        raise ValueError(
+            f"`{name}` must have an end, got an endless dataset. `take` as many batches as are "
+            "wanted."
+        )

@@ -14,9 +14,7 @@ predictor.fit(train, steps_per_epoch=500, epochs=20)   # {"codes", "actions"}
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import os
 import pathlib
@@ -29,15 +27,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vqvae.data import video_files
 from keras_vqvae.data.cache import check_free
 from keras_vqvae.data.codes import fingerprint
-from keras_vqvae.data.extras import import_extra
-from keras_vqvae.data.files import files_below
+from keras_vqvae.data.files import find_files
+from keras_vqvae.data.images import tfds_builder
 from keras_vqvae.data.order import Order, is_integer
 from keras_vqvae.data.records import from_records
 from keras_vqvae.data.vizdoom_recorder import Recording
+from keras_vqvae.paths import local_path, shown
 
-_VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 _BATCH = 64
 
 
@@ -328,6 +327,7 @@ def encode(
         ValueError: `vqvae` is none, the frames are none of its, or the file holds something else
             than codes, and is left as it is.
     """
+    file = local_path(path) if path is not None else None
     episodes = _listed(episodes)
     _check_alike(episodes)
     if not hasattr(vqvae, "quantizer") or not hasattr(vqvae, "image_shape"):
@@ -352,7 +352,6 @@ def encode(
         raise ValueError("there are no episodes to encode.")
     total = sum(map(len, episodes))
     of_what = fingerprint(vqvae, total, [str(len(episodes)), _checksum(episodes)])
-    file = pathlib.Path(path).expanduser() if path is not None else None
     codes = _kept(file, of_what) if file is not None else None
     if codes is None:
         codes = _encoded(vqvae, episodes, total, each, verbose)
@@ -446,43 +445,56 @@ def _kept(file: pathlib.Path, of_what: str) -> np.ndarray | None:
 # Episodes from files.
 
 
-def read_folder(folder: str | os.PathLike, image_size: tuple[int, int] | None = None) -> list:
+def read_folder(
+    folder: str | os.PathLike,
+    image_size: tuple[int, int] | None = None,
+    *,
+    skip_corrupt: bool = False,
+) -> list[Episode]:
     """The episodes in a folder and all folders below it, one a file, sorted by path.
 
     - `.npz` files with arrays `frames` and, if there are any, `actions`, as `Episode` has them;
       with `episode_starts` too, bool `(n,)`, such as `record(path=...)` writes, an episode begins
       at each of these;
-    - videos (MP4 and others that ffmpeg reads), with the actions in a CSV file of the same name:
-      a line for each frame, of one integer, or several numbers, under a heading. Videos need
+    - videos (MP4, MOV, AVI, MKV, WebM), with the actions in a CSV file of the same name: a heading,
+      and a line for each frame, of one integer, or several numbers. Videos need
       `pip install ".[video]"` in a checkout.
+
+    Hidden files and folders are left out; a warning counts files of other kinds by their ending.
 
     Args:
         folder: where the files are.
         image_size: (height, width) that videos are scaled to, not `.npz` files; None for their
             own.
+        skip_corrupt: whether to leave out files that cannot be read or were cut off, with a
+            warning that counts them.
 
     Raises:
-        ValueError: there are none, or one cannot be read or is no such episode. The message names
-            the file.
+        ValueError: there are none, or one cannot be read, was cut off or is no such episode, and
+            not `skip_corrupt`. The message names the file.
     """
     if image_size is not None:
         sides = image_size if isinstance(image_size, (tuple, list)) else ()
         if len(sides) != 2 or not all(is_integer(side, 1) for side in sides):
             raise ValueError(f"`image_size` must be (height, width), got {image_size!r}.")
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"`folder` {folder} is no folder.")
-    files = [file for file in files_below(folder) if file.suffix.lower() in (".npz", *_VIDEOS)]
-    if not files:
-        raise ValueError(
-            f"`folder` {folder} has no episodes: no .npz file and no video ({', '.join(_VIDEOS)})."
+    folder = local_path(folder, "folder")
+    found: list[Episode] = []
+    problems = []
+    for file in find_files(folder, (".npz", *video_files.SUFFIXES), "episode", (".csv",)):
+        try:
+            is_npz = file.suffix.lower() == ".npz"
+            found += _read_npz(file) if is_npz else [_read_video(file, image_size)]
+        except ValueError as error:
+            if not skip_corrupt:
+                raise
+            problems.append(str(error))
+    if problems:
+        listed = " ".join(problems[:3])
+        warnings.warn(
+            f"{len(problems)} files in {shown(folder)} are left out: {listed}", stacklevel=2
         )
-    found = []
-    for file in files:
-        if file.suffix.lower() == ".npz":
-            found += _read_npz(file)
-        else:
-            found.append(_read_video(file, image_size))
+    if not found:
+        raise ValueError(f"`folder` {shown(folder)} holds no episode that can be read.")
     return _of_one_kind(found)
 
 
@@ -505,6 +517,7 @@ def _of_one_kind(episodes: list[Episode]) -> list[Episode]:
 
 
 def _read_npz(file: pathlib.Path) -> list[Episode]:
+    where = shown(file)
     try:
         with np.load(file, allow_pickle=False) as arrays:
             names = set(arrays.files)
@@ -512,78 +525,29 @@ def _read_npz(file: pathlib.Path) -> list[Episode]:
             actions = arrays["actions"] if "actions" in names else None
             starts = arrays["episode_starts"] if "episode_starts" in names else None
     except KeyError as error:
-        raise ValueError(f"{file} has no array `frames`, but {sorted(names)}.") from error
+        raise ValueError(f"{where} has no array `frames`, but {sorted(names)}.") from error
     except Exception as error:  # whatever a damaged file may raise
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    whole = Episode(frames, actions, str(file))  # checks them
+        raise ValueError(f"{where} cannot be read: {error}") from error
+    whole = Episode(frames, actions, where)  # checks them
     if starts is None:
         return [whole]
     if starts.shape != (len(frames),) or starts.dtype != bool:
         raise ValueError(
-            f"{file}: episode_starts must be bool, one for each of the {len(frames)} frames, got "
+            f"{where}: episode_starts must be bool, one for each of the {len(frames)} frames, got "
             f"{starts.dtype} of shape {starts.shape}."
         )
     return [
-        Episode(frames[a:b], None if actions is None else actions[a:b], f"{file}, frame {a}")
+        Episode(frames[a:b], None if actions is None else actions[a:b], f"{where}, frame {a}")
         for a, b in _pieces(starts)
     ]
 
 
 def _read_video(file: pathlib.Path, image_size: tuple[int, int] | None) -> Episode:
-    av = import_extra("av", "Videos", "video")
-    try:
-        with av.open(str(file)) as container:
-            pictures = [_upright(picture, image_size) for picture in container.decode(video=0)]
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise ValueError(f"{file} cannot be read as a video: {error}") from error
-    if not pictures:
-        raise ValueError(f"{file} cannot be read as a video: it has no frame.")
-    frames = np.stack(pictures)
+    frames = video_files.read_frames(file, image_size)
     tables = (file.with_suffix(suffix) for suffix in (".csv", ".CSV"))
     beside = next((table for table in tables if table.exists()), None)
-    return Episode(frames, None if beside is None else _read_actions(beside), str(file))
-
-
-def _upright(picture: Any, image_size: tuple[int, int] | None) -> np.ndarray:
-    """The pixels of a frame of a video, as players show it: telephones film sideways."""
-    turns = round(picture.rotation / 90) % 4
-    height, width = image_size or (None, None)
-    if turns % 2:
-        height, width = width, height
-    # Averaged over the pixels that a smaller one covers.
-    pixels = picture.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
-    return np.ascontiguousarray(np.rot90(pixels, turns))
-
-
-def _read_actions(table: pathlib.Path) -> np.ndarray:
-    try:
-        text = table.read_text("utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"{table} must be a table in UTF-8: {error}") from error
-    heading, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
-    if heading and all(_is_number(cell) for cell in heading):
-        raise ValueError(f"{table} must have a heading, its first line is {','.join(heading)}")
-    is_whole = all(cell.strip().lstrip("+-").isdigit() for row in rows for cell in row)
-    try:
-        values = np.array([[(int if is_whole else float)(cell) for cell in row] for row in rows])
-        if is_whole:
-            _check_32_bits("numbers", values)
-    except ValueError as error:
-        raise ValueError(
-            f"{table} must have a heading and a line of numbers a frame: {error}"
-        ) from error
-    if values.ndim != 2 or not values.size:
-        raise ValueError(f"{table} must have a heading and equally many numbers in each line.")
-    values = values.astype("int32" if is_whole else "float32")
-    return values[:, 0] if values.shape[1] == 1 and is_whole else values
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    actions = None if beside is None else video_files.read_actions(beside)
+    return Episode(frames, actions, shown(file))
 
 
 def read_records(folder: str | os.PathLike) -> list[Episode]:
@@ -624,13 +588,12 @@ def read_tfds(
 
     Raises:
         ImportError: TensorFlow Datasets is not installed.
-        ValueError: the data set is not of that format, or its arrays are no episodes.
+        ValueError: there is no such data set, it is not of that format, or its arrays are no
+            episodes.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError("`read_tfds` needs `pip install tensorflow-datasets`.") from error
-    examples = tfds.load(name, split=split, data_dir=data_dir)
+    builder = tfds_builder(name, data_dir)
+    builder.download_and_prepare()
+    examples = builder.as_dataset(split=split)
     if "steps" not in examples.element_spec:
         raise ValueError(f"{name} is not in the format RLDS: its examples have no `steps`.")
     found = []

@@ -185,13 +185,14 @@ def record(
         ImportError: something must be recorded and ViZDoom or Pillow is not installed.
         RuntimeError: ViZDoom failed; what it said is in the message. Finished maps are kept.
     """
+    from keras_vqvae.paths import local_path  # a child runs this file outside the package
+
     if isinstance(actions, str) or not all(isinstance(action, str) for action in actions):
         raise ValueError(f"`actions` must be names such as {list(ACTIONS)}, got {actions!r}.")
     request = _Request(
         _as_names(maps), frames_per_map, image_size, seed, frame_skip, tuple(actions)
     )
-    file = pathlib.Path(path) if path is not None else _default_file(request)
-    file = file.expanduser().absolute()
+    file = (local_path(path) if path is not None else _default_file(request)).absolute()
     cached = _load_or_warn(file, request)
     if cached is not None:
         return cached

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-_REMOTE = {"gs:", "s3:", "hdfs:", "viewfs:", "abfs:", "abfss:", "http:", "https:", "file:"}
-
 
 def check_folder(path: Path, overwrite: bool) -> None:
     """Raises `ValueError` where a version cannot be written; warns where nothing will serve it."""
-    if _REMOTE & set(path.parts):  # gs://bucket, of which Path makes gs:/bucket
-        raise ValueError(f"path: cannot write a SavedModel to {path}: only to a local folder")
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
         there = next((folder for folder in path.parents if folder.exists()), path)

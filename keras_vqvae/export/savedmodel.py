@@ -23,6 +23,7 @@ from keras_vqvae.models.autoencoder import Autoencoder
 from keras_vqvae.models.autoregressive import Autoregressive
 from keras_vqvae.models.video import VideoPredictor
 from keras_vqvae.models.vqvae import VQVAE
+from keras_vqvae.paths import local_path
 
 # Requests for warming up are run by each start of a server, and its file goes with the model.
 _MOST_IN_WARMUP = 8
@@ -128,11 +129,7 @@ def export_savedmodel(
             raise ValueError("prior: a VideoPredictor is one itself")
     elif prior is not None:
         prior_endpoints.check_prior(prior, vqvae)
-    if not isinstance(path, (str, os.PathLike)) or Path(path).name in ("", ".."):
-        raise ValueError(f"path must be the folder of a version, NAME/1, got {path!r}")
-    path = Path(os.path.abspath(Path(path).expanduser()))  # of `../1` the name is to be known
-    if not path.parent.name:
-        raise ValueError(f"path must be the folder of a version, NAME/1, got {str(path)!r}")
+    path = version_folder(path)
     check_folder(path, overwrite)
     endpoints = _endpoints(vqvae, prior, jit_compile, _checked_examples(vqvae, examples))
     if encoded:
@@ -158,6 +155,15 @@ def export_savedmodel(
             (folder / file).write_text(text, encoding="utf-8")
 
     write_version(path, write, overwrite)
+
+
+def version_folder(path: str | os.PathLike) -> Path:
+    """Returns the absolute path of a version; `ValueError` if it is not of the form NAME/1."""
+    place = local_path(path)
+    whole = Path(os.path.abspath(place))  # of `../1` the name is to be known
+    if place.name in ("", "..") or not whole.parent.name:
+        raise ValueError(f"path must be the folder of a version, NAME/1, got {str(path)!r}")
+    return whole
 
 
 def _check_ops(folder: Path) -> None:

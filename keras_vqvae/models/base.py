@@ -118,6 +118,7 @@ class Model(keras.Model):
             validation = validation[0]
         if validation is not None:
             self._check_input("fit", validation)
+            _check_ranks("fit", validation)
             _check_shares("fit", validation, kwargs.get("validation_batch_size") or batch_size)
             kwargs["validation_data"] = self._with_checks(validation)
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
@@ -168,6 +169,8 @@ class Model(keras.Model):
     def _prepare(self, caller: str, x: Any, batch_size: int | None) -> None:
         """Checks the data, and does under a strategy what Keras would not manage."""
         self._check_input(caller, x)
+        if caller != "predict":  # which needs no graph of a known rank
+            _check_ranks(caller, x)
         _check_shares(caller, x, batch_size)
         if backend.has_workers(self):
             _check_keras()
@@ -342,6 +345,17 @@ class Model(keras.Model):
         if (name, xla) not in compiled:
             compiled[name, xla] = backend.jit(fn, self, xla)
         return compiled[name, xla]
+
+
+def _check_ranks(caller: str, x: Any) -> None:
+    """Raises `ValueError` for a dataset whose batches may have any number of axes."""
+    spec = getattr(x, "element_spec", ())
+    if any(leaf.shape.rank is None for leaf in keras.tree.flatten(spec)):
+        raise ValueError(
+            f"`{caller}` must be given batches of a known number of axes, got a dataset of {spec}. "
+            "Give `Dataset.from_generator` an `output_signature` in place of `output_types`, such "
+            "as `tf.TensorSpec((None, 64, 64, 3), tf.uint8)`."
+        )
 
 
 def _check_shares(caller: str, x: Any, batch_size: int | None) -> None:

@@ -400,7 +400,7 @@ class TestRefused:
     def test_folder(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for folder in ("", tmp_path / "file"):
-            with pytest.raises(ValueError, match="backup_dir must be a folder, got"):
+            with pytest.raises(ValueError, match="`backup_dir` must be a (folder|path)"):
                 BackupAndRestore(folder)
 
     @pytest.mark.parametrize("data", [lambda: pipeline().cache(), lambda: pipeline().repeat(2)])

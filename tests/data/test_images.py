@@ -446,3 +446,170 @@ def test_cache_dir_is_created_where_the_variable_says(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_VQVAE_CACHE", str(tmp_path / "file" / "x"))
     with pytest.raises(ValueError, match="file/x"):
         cache_dir()
+
+
+# Files as they are found.
+
+
+@pytest.fixture(scope="module")
+def image_module():
+    return pytest.importorskip("PIL.Image", reason="writes the files")
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (12, 8, 3), np.uint8)
+FORMATS = {  # name: what is done with NOISE, the format and its options
+    "lossless.webp": (None, "WEBP", {"lossless": True}),
+    "webp_named.jpg": (None, "WEBP", {"lossless": True}),  # as browsers save them
+    "palette.bmp": ("P", "BMP", {}),
+    "bits.bmp": ("1", "BMP", {}),
+    "bits.png": ("1", "PNG", {}),
+    "palette.png": ("P", "PNG", {}),
+    "gray_alpha.png": ("LA", "PNG", {}),
+    "alpha.png": ("RGBA", "PNG", {}),
+    "palette.gif": ("P", "GIF", {}),
+    "animated.webp": (None, "WEBP", {"lossless": True, "save_all": True, "append_images": True}),
+    "animated.png": (None, "PNG", {"save_all": True, "append_images": True}),
+    "animated.gif": ("P", "GIF", {"save_all": True, "append_images": True}),
+}
+
+
+def write_formats(image_module, folder):
+    """Writes NOISE in all formats, the name in front for the order; returns what each shows."""
+    expected = []
+    for name, (mode, form, options) in sorted(FORMATS.items()):
+        image = image_module.fromarray(NOISE)
+        image = image.convert(mode) if mode else image
+        if "append_images" in options:
+            options = {**options, "append_images": [image.rotate(180)]}
+        image.save(folder / name, form, **options)
+        with image_module.open(folder / name) as saved:
+            expected.append(np.asarray(saved.convert("RGB")))
+    return np.stack(expected)
+
+
+def test_every_kind_of_file_shows_its_colours(image_module, tmp_path):
+    """Of a palette BMP the indices had been taken for gray levels, and WebP files had vanished."""
+    expected = write_formats(image_module, tmp_path)
+    assert (expected[sorted(FORMATS).index("palette.bmp")].std(-1) > 0).any()  # it has colours
+    (batch,) = data.from_folder(tmp_path, NOISE.shape[:2])
+    np.testing.assert_array_equal(batch, expected)
+    # each by itself: without Pillow's in the folder the graph is another
+    for name, image in zip(sorted(FORMATS), expected, strict=True):
+        (tmp_path / "one").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "one" / name)
+        (batch,) = data.from_folder(tmp_path / "one", NOISE.shape[:2])
+        np.testing.assert_array_equal(batch[0], image, name)
+        (tmp_path / "one" / name).unlink()
+
+
+def test_files_that_were_cut_off_are_found_in_every_format(image_module, tmp_path):
+    write_formats(image_module, tmp_path)
+    image_module.fromarray(NOISE).save(tmp_path / "x.jpg")
+    for file in tmp_path.iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) * 6 // 10])
+    animations = {"animated.webp", "animated.png", "animated.gif"}  # the first image may be whole
+    good, corrupt = data.check_folder(tmp_path)
+    assert {file.name for file in corrupt} >= {*FORMATS, "x.jpg"} - animations
+    assert {file.name for file in good} <= animations
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_photographs_are_turned_upright(image_module, tmp_path, form):
+    blocks = np.kron([[0, 80, 160], [240, 40, 120]], np.ones((16, 16)))  # no two turns are alike
+    image = image_module.fromarray(np.repeat(blocks[..., None], 3, -1).astype("uint8"))
+    turned = {1: blocks, 2: blocks[:, ::-1], 3: blocks[::-1, ::-1], 4: blocks[::-1]}
+    turned |= {5: blocks.T, 6: np.rot90(blocks, -1), 7: blocks[::-1, ::-1].T, 8: np.rot90(blocks)}
+    for orientation, expected in turned.items():
+        exif = image_module.Exif()
+        exif[0x010F] = "a maker, so that orientation is not the first field"
+        exif[0x0112] = orientation
+        folder = tmp_path / str(orientation)
+        folder.mkdir()
+        image.save(folder / f"x.{form}", form, exif=exif, quality=100, lossless=True)
+        (batch,) = data.from_folder(folder, expected.shape)
+        np.testing.assert_allclose(batch[0, ..., 0], expected, atol=3, err_msg=str(orientation))
+
+
+def test_damaged_exif_turns_nothing(image_module, tmp_path):
+    damaged = [b"", b"MM\0*\0\0\0\xff", b"II*\0\x08\0", b"MM\0*\0\0\0\x08\0\1"]
+    for number, exif in enumerate(damaged):
+        image_module.fromarray(NOISE).save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0" + exif)
+    (batch,) = data.from_folder(tmp_path, (12, 8))
+    assert batch.shape == (4, 12, 8, 3)
+
+
+def test_twelve_bits_in_sixteen_are_counted(tmp_path):
+    """They come out nearly black; it is not for the reader to say what they should be."""
+    for name, most in (("dark", 4095), ("full", 65535), ("black", 0)):
+        values = np.linspace(0, most, 64).reshape(8, 8, 1).astype("uint16")
+        (tmp_path / f"{name}.png").write_bytes(tf.io.encode_png(values).numpy())
+    with pytest.warns(UserWarning, match=r"1 PNG files of 16 bits .*dark.png, .* 4095 of 65535"):
+        data.from_folder(tmp_path, (8, 8))
+
+
+BROKEN = {
+    "heic.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "page.png": b"<!DOCTYPE html>",
+    "empty.jpg": b"",
+    "empty.webp": b"",
+    "sound.webp": b"RIFF\x24\0\0\0WAVEfmt ",
+    "bomb.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 10**5, 10**5) + bytes(99),
+    "begun.png": b"\x89PNG",
+    "begun.jpg": b"\xff\xd8\xff\xe1",
+}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError("no"), RuntimeError("odd")])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error):
+    for name, content in BROKEN.items():
+        (tmp_path / name).write_bytes(content)
+    write_png(tmp_path / "good.png", NOISE)
+    write_png(tmp_path / "odd.png", NOISE)
+    decode = images_module.inspect.__globals__["decode"]
+    odd = (tmp_path / "odd.png").read_bytes() + b"odd"
+    (tmp_path / "odd.png").write_bytes(odd)
+
+    def raising(content, with_pillow):
+        if content.dtype == tf.string and content.numpy() == odd:
+            raise error
+        return decode(content, with_pillow)
+
+    monkeypatch.setitem(images_module.inspect.__globals__, "decode", raising)
+    with pytest.warns(UserWarning, match=rf"{len(BROKEN) + 1} image files .*left out"):
+        dataset = data.from_folder(tmp_path, (12, 8), skip_corrupt=True)
+    np.testing.assert_array_equal(next(iter(dataset)), NOISE[None])
+    _, corrupt = data.check_folder(tmp_path)
+    assert {file.name for file in corrupt} == {*BROKEN, "odd.png"}
+
+
+def test_images_whose_names_are_not_utf8(tmp_path):
+    write_png(tmp_path / "cat" / "good.png", NOISE)
+    for name, content in ((b"caf\xe9.png", None), (b"b\xe9.png", b"bad")):
+        content = content or (tmp_path / "cat" / "good.png").read_bytes()
+        (tmp_path / "cat" / os.fsdecode(name)).write_bytes(content)
+    with pytest.raises(ValueError, match=r"b\\xe9.png") as raised:
+        data.from_folder(os.fsencode(tmp_path), (12, 8), labels=True)
+    str(raised.value).encode()
+    with pytest.warns(UserWarning, match="1 image files"):
+        dataset = data.from_folder(tmp_path, (12, 8), labels=True, skip_corrupt=True)
+    np.testing.assert_array_equal(next(iter(dataset))[0], np.stack([NOISE] * 2))
+
+
+def test_image_files_of_other_kinds_are_counted(tmp_path):
+    write_png(tmp_path / "a.png", NOISE)
+    for name in ("b.heic", "c.HEIC", "d.avif"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match="left out: 2 .heic, 1 .avif"):
+        data.from_folder(tmp_path, (8, 8))
+
+
+def test_pillow_is_named_where_it_is_missing(image_module, tmp_path, monkeypatch):
+    image_module.fromarray(NOISE).save(tmp_path / "x.webp")
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(ImportError, match=r"BMP, GIF and WebP files need PIL.Image: pip install"):
+        data.from_folder(tmp_path, (8, 8), skip_corrupt=True)
+    (tmp_path / "x.webp").unlink()
+    write_png(tmp_path / "a.png", NOISE)
+    (batch,) = data.from_folder(tmp_path, (12, 8))  # PNG and JPEG need nothing
+    np.testing.assert_array_equal(batch[0], NOISE)

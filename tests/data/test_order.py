@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vqvae import data
+from keras_vqvae import ImageVQVAE, data
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -296,3 +296,20 @@ def test_malformed_tf_config_is_named(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG"):
         data.this_worker()
+
+
+@pytest.mark.parametrize("function", ["fit", "evaluate", "encode"])
+def test_datasets_of_unknown_rank(function):
+    """`from_generator(output_types=...)` had ended in an error of Keras's about a shape."""
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    dataset = tf.data.Dataset.from_generator(lambda: iter([images]), output_types=tf.uint8)
+    model = ImageVQVAE((8, 8, 3), 4, 2, hidden=4, residual_blocks=0)
+    model.compile("sgd")
+    model(images)
+    if function == "encode":
+        np.testing.assert_array_equal(model.encode(dataset), model.encode(images))
+        return
+    with pytest.raises(ValueError, match=f"`{function}` must be given .* `output_signature`"):
+        getattr(model, function)(dataset)
+    with pytest.raises(ValueError, match="`fit` must be given"):
+        model.fit(images, validation_data=dataset)

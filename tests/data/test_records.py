@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vqvae import data
+from keras_vqvae.data import records_writer
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -328,3 +330,63 @@ def test_wrong_numbers_of_files_and_workers_without_examples(tmp_path):
     data.write_records(pictures(1), tmp_path / "r", 2)
     with pytest.raises(ValueError, match="worker 1.*no example"):
         data.from_records(tmp_path / "r", 2, shard=(1, 2))
+
+
+# Many files, and file systems that are not this machine's.
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_many_files_are_opened_a_few_at_a_time(tmp_path, monkeypatch, seed):
+    """Would fail if all files were open at once: a process may open 1,024 files, or 256."""
+    monkeypatch.setattr(records_writer, "_OPEN_FILES", 2)
+    resource = pytest.importorskip("resource")
+    examples = np.arange(103)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, before[1]))
+    try:
+        data.write_records(examples, tmp_path / "many", num_files=60)
+        data.check_records(tmp_path / "many")
+        dataset = data.from_records(tmp_path / "many", 10, seed=seed)
+        got = np.concatenate(list(dataset.as_numpy_iterator()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (sorted(got) if seed else list(got)) == list(range(103))
+    files = json.loads((tmp_path / "many" / "records.json").read_text())["files"]
+    assert [file["examples"] for file in files] == [2] * 43 + [1] * 17
+    assert {path.suffix for path in (tmp_path / "many").iterdir()} == {".tfrecord", ".json"}
+
+
+def test_an_interrupted_writing_of_many_files_is_done_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(records_writer, "_OPEN_FILES", 2)
+
+    def interrupted():
+        yield np.zeros(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        data.write_records(interrupted(), tmp_path, num_files=3)
+    assert not list(tmp_path.glob("*.json"))
+    data.write_records(np.arange(4), tmp_path, num_files=5)  # one file has none
+    (got,) = data.from_records(tmp_path, 8)
+    assert got.numpy().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("num_files", [2, 70])
+def test_records_of_another_file_system(num_files):
+    """`gs://` had become a local folder `gs:`, in silence."""
+    folder = f"ram://test_records/{num_files}"
+    data.write_records({"a": np.arange(80), "b": np.ones((80, 2))}, folder, num_files)
+    data.check_records(folder)
+    (got,) = data.from_records(folder, 80)
+    assert got["a"].numpy().tolist() == list(range(80))
+    with pytest.raises(ValueError, match="holds records already"):
+        data.write_records(np.arange(3), folder)
+    with pytest.raises(ValueError, match=r"ram://nothing-here holds no records.json"):
+        data.from_records("ram://nothing-here")
+
+
+def test_folders_of_records_whose_names_are_not_utf8(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    data.write_records(np.arange(5), folder, 2)
+    assert next(iter(data.from_records(folder, 5))).numpy().tolist() == [0, 1, 2, 3, 4]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_vqvae import ImageVQVAE, VideoPredictor, VideoVQVAE
-from keras_vqvae.data import Recording, video, write_records
+from keras_vqvae.data import Recording, video, video_files, write_records
 from keras_vqvae.data.video import Episode
 
 pytestmark = pytest.mark.tensorflow
@@ -330,9 +330,9 @@ def test_whole_vectors_of_a_folder_are_floats_and_buttons_are_not(tmp_path: Path
 def test_tables_of_one_number_that_is_whole_in_one_of_them(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("speed\n1\n2\n\n")  # an empty line at the end counts for nothing
-    whole = video._read_actions(table)
+    whole = video_files.read_actions(table)
     table.write_text("speed\n1.5\n2\n")
-    part = video._read_actions(table)
+    part = video_files.read_actions(table)
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     both = video._of_one_kind([Episode(frames, whole), Episode(frames, part)])
     assert [e.actions.tolist() for e in both] == [[[1], [2]], [[1.5], [2]]]
@@ -410,8 +410,8 @@ def test_videos_that_were_filmed_sideways(degrees: int, tmp_path: Path) -> None:
 
     whole = Picture().to_ndarray(None, None)
     expected = np.rot90(whole, degrees // 90)
-    np.testing.assert_array_equal(video._upright(Picture(), None), expected)
-    assert video._upright(Picture(), (4, 3)).shape == (4, 3, 3)
+    np.testing.assert_array_equal(video_files._upright(Picture(), None), expected)
+    assert video_files._upright(Picture(), (4, 3)).shape == (4, 3, 3)
 
 
 def test_records(tmp_path: Path) -> None:
@@ -469,12 +469,12 @@ def test_bad_arguments_and_files(tmp_path: Path) -> None:
         video.windows([Episode(np.full((5, 2, 2), 2**40))], 3)
     with pytest.raises(ValueError, match="actions must be of 32 bits, got .* to 4294967297"):
         video.windows([Episode(episode(0, 5).frames, np.full(5, 2**32 + 1))], 3)
-    with pytest.raises(ValueError, match="has no episodes"):
+    with pytest.raises(ValueError, match="holds no episode file"):
         video.read_folder(tmp_path)
     for size in (64, (64,), (0, 5)):
         with pytest.raises(ValueError, match=r"`image_size` must be \(height, width\)"):
             video.read_folder(tmp_path, size)
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder that exists"):
         video.read_folder(tmp_path / "nowhere")
     np.savez(tmp_path / "a.npz", pictures=np.zeros(3))
     with pytest.raises(ValueError, match=r"a\.npz has no array `frames`"):
