@@ -6,7 +6,7 @@ import keras
 
 from keras_vqvae.backend import Tensor
 from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models.base import Model
+from keras_vqvae.models.base import Model, deserialized
 
 
 class Autoencoder(Model):
@@ -92,12 +92,8 @@ class Autoencoder(Model):
         return {**super().get_config(), **parts}
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Autoencoder":
-        config = dict(config)
-        for name in cls._parts:
-            if isinstance(config.get(name), dict):
-                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        return cls(**config)
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        return deserialized(config, cls._parts, custom_objects)
 
 
 def check_quantizer(quantizer: Any, num_codes: int, code_dim: int, commitment: float) -> None:

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
+from keras_vqvae.models import sublayers
 
 # `fit` on several workers replaces a part of Keras that is not public. It was tried with this:
 KERAS_TRIED = (3, 15)
@@ -180,9 +181,16 @@ class Model(keras.Model):
         if self.compiled and backend.has_replicas(self):
             self._drop_what_replicas_cannot()
         self._build_on(x)
+        self._drop_outdated(caller)
         if self.built and self.compiled and self.optimizer and not self.optimizer.built:
             with backend.strategy_scope(self):
                 self.optimizer.build(self.trainable_variables)
+
+    def _drop_outdated(self, caller: str) -> None:
+        """Lets Keras compile its function of `caller` anew if it is that of another network."""
+        kind = {"fit": "train", "evaluate": "test", "predict": "predict"}[caller]
+        if self._network_changed(f"{kind}_function"):
+            setattr(self, f"{kind}_function", None)
 
     def _drop_what_replicas_cannot(self) -> None:
         if self.jit_compile:
@@ -288,6 +296,41 @@ class Model(keras.Model):
                 f"dataset of (x, y) pairs fit({self._pairs_cure})"
             )
 
+    # Saving: Keras keeps no state of layers that a constructor makes.
+
+    def get_config(self) -> dict:
+        config, states = super().get_config(), sublayers.states(self)
+        return {**config, "sublayers": states} if states else config
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Model":
+        states = config.get("sublayers")
+        arguments = {name: value for name, value in config.items() if name != "sublayers"}
+        model = super().from_config(cls._deserialized(arguments, custom_objects), custom_objects)
+        model.__dict__["_states_to_restore"] = states
+        if model.built:
+            model._restore_sublayers()
+        return model
+
+    @classmethod
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        """Arguments of the constructor, of a configuration in which objects are dicts."""
+        return config
+
+    def build_from_config(self, config: dict) -> None:
+        super().build_from_config(config)
+        self._restore_sublayers()
+
+    def _restore_sublayers(self) -> None:
+        """Gives the layers inside a built model the states that its configuration says."""
+        states = self.__dict__.pop("_states_to_restore", None)
+        if states is not None:
+            sublayers.restore(self, states)
+
+    def save_own_variables(self, store: Any) -> None:
+        sublayers.check_saved_whole(self)
+        super().save_own_variables(store)
+
     def check_weights(self) -> None:
         """Raises `ValueError` where a weight is NaN or infinite: all samples would be code 0."""
         if not bool(ops.convert_to_numpy(self._compiled("finite", self._weights_are_finite)())):
@@ -337,11 +380,32 @@ class Model(keras.Model):
             raise ValueError(f"{name}() got an empty dataset")
 
     def _compiled(self, name: str, fn: Callable, xla: bool = False) -> Callable:
-        """`fn` compiled, once under its name."""
-        compiled = self.__dict__.setdefault("_compiled_functions", {})
+        """`fn` compiled, once under its name and for the present network."""
+        if self._network_changed("_compiled_functions"):
+            self.__dict__["_compiled_functions"] = {}
+        compiled = self.__dict__["_compiled_functions"]
         if (name, xla) not in compiled:
             compiled[name, xla] = backend.jit(fn, self, xla)
         return compiled[name, xla]
+
+    def _network_changed(self, function: str) -> bool:
+        """Whether the network is another than when this was last asked for `function`.
+
+        The objects are held, so that no new one can have the identity of an old one.
+        """
+        present, seen = sublayers.network(self), self.__dict__.setdefault("_networks", {})
+        before, seen[function] = seen.get(function), present
+        return before is None or list(map(id, before)) != list(map(id, present))
+
+
+def deserialized(config: dict, names: Iterable[str], custom_objects: dict | None) -> dict:
+    """Returns a configuration whose entries `names` are objects again, if they are dicts."""
+    objects = {
+        name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+        for name in names
+        if isinstance(config.get(name), dict)
+    }
+    return {**config, **objects}
 
 
 def _check_shares(caller: str, x: Any, batch_size: int | None) -> None:

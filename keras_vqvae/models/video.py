@@ -11,7 +11,13 @@ from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.past_frames import PastFrames
 from keras_vqvae.models.autoregressive import CODES_A_CALL, checked_options, checked_seed
-from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.base import (
+    Model,
+    check_codes,
+    deserialized,
+    is_batch_of,
+    positive_integer,
+)
 from keras_vqvae.models.pixelcnn import PixelCNN
 from keras_vqvae.models.progress import Progress
 from keras_vqvae.models.video_vqvae import VideoVQVAE
@@ -773,11 +779,8 @@ class VideoPredictor(Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "VideoPredictor":
-        config = dict(config)
-        if isinstance(config["vqvae"], dict):
-            config["vqvae"] = keras.saving.deserialize_keras_object(config["vqvae"], custom_objects)
-        return cls(**config)
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        return deserialized(config, ["vqvae"], custom_objects)
 
 
 class _Frames:

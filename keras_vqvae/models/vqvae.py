@@ -67,6 +67,7 @@ class VQVAE(Autoencoder):
             )
         self._build_networks((None, *input_shape[1:]))
         self.image_shape = tuple(input_shape[1:])
+        self._restore_sublayers()
 
     def _build_networks(self, shape: tuple) -> None:
         latents = keras.KerasTensor(shape, self.compute_dtype)

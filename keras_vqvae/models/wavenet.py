@@ -12,7 +12,7 @@ from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.wavenet import DILATIONS, Generator, WaveNetStack
 from keras_vqvae.likelihoods import Categorical, Discrete
 from keras_vqvae.models.autoregressive import Autoregressive
-from keras_vqvae.models.base import is_batch_of, positive_integer
+from keras_vqvae.models.base import deserialized, is_batch_of, positive_integer
 
 
 class LevelEmbedding(keras.layers.Layer):
@@ -273,8 +273,8 @@ class WaveNet(Autoregressive):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "WaveNet":
-        return cls(**with_likelihood(config, custom_objects))
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        return deserialized(config, ["likelihood"], custom_objects)
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -439,7 +439,7 @@ class WaveNetDecoder(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "WaveNetDecoder":
-        return cls(**with_likelihood(config, custom_objects))
+        return cls(**deserialized(config, ["likelihood"], custom_objects))
 
 
 def checked_discrete(likelihood: Any) -> Discrete | None:
@@ -450,14 +450,6 @@ def checked_discrete(likelihood: Any) -> Discrete | None:
             f"{likelihood!r}"
         )
     return likelihood
-
-
-def with_likelihood(config: dict, custom_objects: dict | None = None) -> dict:
-    """A configuration in which the likelihood is an object again."""
-    likelihood = config.get("likelihood")
-    if isinstance(likelihood, dict):
-        likelihood = keras.saving.deserialize_keras_object(likelihood, custom_objects)
-    return {**config, "likelihood": likelihood}
 
 
 def valid(x: Tensor, length: Tensor | None) -> Tensor:
