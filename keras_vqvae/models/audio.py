@@ -14,9 +14,10 @@ from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.parallel_decoder import ParallelDecoder, decoder_strides
 from keras_vqvae.layers.residual import ConvEncoder
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
-from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer
+from keras_vqvae.models import sizes
+from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer, in_random_order
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
-from keras_vqvae.models.base import check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.base import check_codes, is_batch_of, positive_integer, spec_of
 from keras_vqvae.models.progress import Progress
 from keras_vqvae.models.streaming import Streaming
 from keras_vqvae.models.wavenet import (
@@ -403,7 +404,7 @@ class AudioVQVAE(Autoencoder):
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
         self.check_facts(x)
-        spec = getattr(x, "element_spec", x)
+        spec = spec_of(x)
         waveform = spec["waveform"] if isinstance(spec, dict) else spec
         if self.is_autoregressive and caller != "predict" and hasattr(waveform, "shape"):
             length = spec.get("length") if isinstance(spec, dict) else None
@@ -550,8 +551,9 @@ class AudioVQVAE(Autoencoder):
     def adapt(self, x: Any, batch_size: int = 64) -> None:
         """As `Autoencoder.adapt`, without vectors of padding; batches may be of several widths."""
         x = self._for_encoder(x)
-        parts = self._parts_of("adapt", self._latents_and_mask, x, batch_size)
-        self.quantizer.adapt(np.concatenate([latents[mask] for latents, mask in parts]))
+        batches = in_random_order(x, batch_size)
+        parts = self._parts_of("adapt", self._latents_and_mask, batches, batch_size)
+        self.quantizer.adapt(latents[mask] for latents, mask in parts)
 
     def _latents_and_mask(self, x: Any) -> tuple[Tensor, Tensor]:
         parts = self.checked(x)
@@ -628,7 +630,7 @@ class AudioVQVAE(Autoencoder):
     def _for_encoder(self, x: Any) -> Any:
         """What `fit` takes without speakers, checked as far as it is known."""
         self._check_rate(x)
-        spec = getattr(x, "element_spec", x)
+        spec = spec_of(x)
         if isinstance(spec, dict):
             self._check_keys(spec)
             self.check_waveform(spec["waveform"], spec.get("length"))
@@ -850,10 +852,12 @@ class AudioVQVAE(Autoencoder):
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
         if n == 0:
             return np.zeros((0, length * self.downsampling), "float32")
-        each = codes_a_call(length, max(1, SAMPLES_A_CALL // self.downsampling))
+        few_sizes = backend.is_compiled_by_size(jit_compile)
+        batch_size = sizes.rounded_up(batch_size) if few_sizes else batch_size
+        each = sizes.part_of(length, max(1, SAMPLES_A_CALL // self.downsampling), few_sizes)
         starts = range(0, length, each)
-        # Filled up to whole chunks and batches: other sizes would be compiled anew.
-        codes = np.pad(codes, [(0, 0), (0, -length % each)], mode="edge")
+        if few_sizes:
+            codes = np.pad(codes, [(0, 0), (0, -length % each)], mode="edge")
         made = []
         progress = Progress(-(-n // batch_size) * len(starts), verbose)
         for first in range(0, n, batch_size):
@@ -873,18 +877,6 @@ class AudioVQVAE(Autoencoder):
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self._arguments}
-
-
-def codes_a_call(length: int, most: int) -> int:
-    """How many codes, at most `most`, to draw in each call for the fewest in all.
-
-    Of several calls there are five sizes, from `most` / 2 on, since each size is compiled for
-    itself.
-    """
-    if length <= most:
-        return length
-    sizes = {max(1, most * eighths // 8) for eighths in range(4, 9)}
-    return min(sizes, key=lambda size: (-(-length // size) * size, -size))
 
 
 def _is_no_dataset(x: Any) -> bool:

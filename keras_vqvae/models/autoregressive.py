@@ -10,10 +10,12 @@ from keras import ops
 
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
+from keras_vqvae.models import sizes
 from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
 from keras_vqvae.models.progress import Progress
 
 CODES_A_CALL = 4096
+_LEAST_A_CALL = 64  # of a sequence
 
 
 class Autoregressive(Model):
@@ -275,10 +277,6 @@ class Autoregressive(Model):
             raise ValueError(f"length is missing: {self.name} draws sequences of any length")
         return (positive_integer("length", length),)
 
-    def _columns_of(self, grid: tuple) -> int:
-        """How many positions of a grid `begin_row` counts as a row."""
-        return grid[-1]
-
     def inpaint(
         self,
         codes: Any,
@@ -356,27 +354,28 @@ class Autoregressive(Model):
                 "sample and inpaint are for use from Python: in a tf.function call "
                 "keras_vqvae.sampling.sample"
             )
-        n = len(known)
+        n, xla = len(known), bool(self.compiled and self.jit_compile)
+        few_sizes = backend.is_compiled_by_size(xla)
         condition = self._conditions(condition, n)
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        batch_size = sizes.rounded_up(batch_size) if few_sizes else batch_size
         seed = checked_seed(seed)
         self.check_weights()
         if n == 0:
             return np.zeros((0, *grid), "int32")
-        columns = self._columns_of(grid)
-        cut = (math.prod(grid) // columns, columns)
-        given = sampling.given_positions(cut, n, int(seed))
-        u = ops.convert_to_numpy(given.u)
-        every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
-        rows = u.shape[1]
-        # Long work is done in several calls, for progress and interruption; each costs time.
-        most = batch_size * math.prod(grid) // CODES_A_CALL
-        calls = max(calls for calls in (1, 2, 4, 8) if calls <= max(most, 1) and rows % calls == 0)
+        positions = math.prod(grid)
+        columns, rows, calls = self._cut(grid, batch_size, few_sizes)
+        # Of few sizes too: JAX compiles for each.
+        u = backend.uniforms((sizes.rounded_up(n * positions),), seed)
+        u = ops.convert_to_numpy(u)[: n * positions].reshape(n, positions)
+        beyond = [(0, 0), (0, rows * columns - positions)]
+        every = sampling.Positions(
+            *(np.pad(x, beyond).reshape(n, rows, columns) for x in (u, known, keep))
+        )
         progress = Progress(-(-n // batch_size) * calls, verbose)
-        xla = bool(self.compiled and self.jit_compile)
         start = self._compiled("initial_cache", self._start, xla)
-        # By number of rows: TensorFlow would take another number for one that is not known.
-        name = f"sample {rows // calls} rows of {columns}"
+        # Of a grid by number of rows: TensorFlow would take another for one that is not known.
+        name = f"sample {rows // calls} rows of {columns if None not in self.grid_shape else 'any'}"
         sample_rows = self._compiled(name, self._sample_rows, xla)
         drawn = []
         for first in range(0, n, batch_size):
@@ -391,7 +390,23 @@ class Autoregressive(Model):
                 parts.append(ops.convert_to_numpy(codes))
                 progress.advance()
             drawn.append(np.concatenate(parts, 1))
-        return np.concatenate(drawn)[:n].reshape((n, *grid))
+        codes = np.concatenate(drawn)[:n].reshape(n, rows * columns)
+        return codes[:, :positions].reshape((n, *grid))
+
+    def _cut(self, grid: tuple, batch_size: int, few_sizes: bool) -> tuple[int, int, int]:
+        """Columns and rows to draw, and in how many calls, each of as many rows.
+
+        Long work is done in several calls, for progress and interruption; each costs time.
+        """
+        positions = math.prod(grid)
+        if None in self.grid_shape:  # a row means nothing but what a call draws
+            most = max(CODES_A_CALL // batch_size, _LEAST_A_CALL)
+            columns = sizes.part_of(positions, most, few_sizes)
+            rows = -(-positions // columns)
+            return columns, rows, rows
+        columns, rows = grid[-1], math.prod(grid[:-1])
+        most = max(batch_size * positions // CODES_A_CALL, 1)
+        return columns, rows, max(n for n in (1, 2, 4, 8) if n <= most and rows % n == 0)
 
     def _start(self, codes: Tensor, condition: Tensor | None) -> Any:
         if condition is not None:

@@ -10,6 +10,7 @@ from keras import ops
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.past_frames import PastFrames
+from keras_vqvae.models import sizes
 from keras_vqvae.models.autoregressive import CODES_A_CALL, checked_options, checked_seed
 from keras_vqvae.models.base import (
     Model,
@@ -593,7 +594,9 @@ class VideoPredictor(Model):
         self._check_context(past_steps * self.frames_per_code)
         options = checked_options(self.num_codes, temperature, top_k, top_p)
         seed = checked_seed(seed)
+        few_sizes = backend.is_compiled_by_size(bool(self.compiled and self.jit_compile))
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        batch_size = sizes.rounded_up(batch_size) if few_sizes else batch_size
         vectors = self._future(actions, n, steps)
         steps = vectors.shape[1]
         self.check_weights()
@@ -601,11 +604,12 @@ class VideoPredictor(Model):
             return np.zeros((n, steps, *self.grid_shape), "int32")
         # Long work is done in several calls, for progress and interruption.
         a_call = max(1, CODES_A_CALL // (batch_size * math.prod(self.grid_shape)))
-        # In parts of one length: another would be compiled anew.
-        a_call = max(part for part in range(1, a_call + 1) if steps % part == 0)
+        a_call = sizes.part_of(steps, a_call, few_sizes)
+        if few_sizes:  # whole parts, of which what is too much is drawn for nothing
+            vectors = np.pad(vectors, [(0, 0), (0, -steps % a_call), (0, 0)], mode="edge")
         progress = Progress(-(-n // batch_size) * -(-steps // a_call), verbose)
         run = self._run()
-        drawn = np.zeros((n, steps, *self.grid_shape), "int32")
+        drawn = np.zeros((n, vectors.shape[1], *self.grid_shape), "int32")
         for first in range(0, n, batch_size):
             # The last batch is filled up: another size would be compiled anew.
             some = np.minimum(np.arange(first, first + batch_size), n - 1)
@@ -620,7 +624,7 @@ class VideoPredictor(Model):
                     :keep
                 ]
                 progress.advance()
-        return drawn
+        return drawn[:, :steps]
 
     def start(self, context: Any) -> dict[str, Any]:
         """What `step` begins from.

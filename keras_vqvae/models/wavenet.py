@@ -11,8 +11,9 @@ from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.wavenet import DILATIONS, Generator, WaveNetStack
 from keras_vqvae.likelihoods import Categorical, Discrete
+from keras_vqvae.models import sizes
 from keras_vqvae.models.autoregressive import Autoregressive
-from keras_vqvae.models.base import deserialized, is_batch_of, positive_integer
+from keras_vqvae.models.base import deserialized, is_batch_of, positive_integer, spec_of
 
 
 class LevelEmbedding(keras.layers.Layer):
@@ -225,6 +226,17 @@ class WaveNet(Autoregressive):
         codes, length = (x["codes"], x.get("length")) if isinstance(x, dict) else (x, None)
         return ops.sum(after(valid(codes, length), self._left_out), -1)
 
+    def _of_few_sizes(self, batch: Any) -> Any:
+        """Sequences too are made longer, which are all that goes through here, for `log_prob`."""
+        if not backend.is_compiled_by_size(False):
+            return batch
+        parts = dict(batch) if isinstance(batch, dict) else {"codes": batch}
+        codes = ops.convert_to_numpy(parts["codes"])
+        n, steps = codes.shape
+        parts.setdefault("length", np.full((n,), steps, "int32"))
+        codes = np.pad(codes, [(0, 0), (0, sizes.rounded_up(steps) - steps)])
+        return super()._of_few_sizes({**parts, "codes": codes})
+
     def _log_prob(self, x: Any) -> Tensor:
         log_prob, mask = self._per_position(x, self(x))
         return ops.sum(log_prob * mask, -1)
@@ -236,7 +248,7 @@ class WaveNet(Autoregressive):
 
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
-        codes = x["codes"] if isinstance(x, dict) else getattr(x, "element_spec", x)
+        codes = spec_of(x)
         codes = codes["codes"] if isinstance(codes, dict) else codes
         if caller != "predict" and hasattr(codes, "shape"):
             length = x.get("length") if isinstance(x, dict) else None
@@ -256,11 +268,6 @@ class WaveNet(Autoregressive):
 
     def draw(self, logits: Tensor, u: Tensor, options: sampling.Options) -> Tensor:
         return self.likelihood.draw(logits, u, options)
-
-    def _columns_of(self, grid: tuple) -> int:
-        # Rows mean nothing here but places to pause at.
-        divisors = [n for n in range(64, 1025) if grid[0] % n == 0]
-        return divisors[-1] if divisors else grid[0]
 
     def get_config(self) -> dict:
         config = super().get_config()
