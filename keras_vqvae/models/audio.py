@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -17,7 +17,13 @@ from keras_vqvae.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae.models import sizes
 from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer, in_random_order
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
-from keras_vqvae.models.base import check_codes, is_batch_of, positive_integer, spec_of
+from keras_vqvae.models.base import (
+    array_of,
+    check_codes,
+    is_batch_of,
+    positive_integer,
+    spec_of,
+)
 from keras_vqvae.models.progress import Progress
 from keras_vqvae.models.streaming import Streaming
 from keras_vqvae.models.wavenet import (
@@ -579,10 +585,7 @@ class AudioVQVAE(Autoencoder):
         Raises:
             ValueError: wrong dtype or shape, or values out of range.
         """
-        if hasattr(x, "element_spec"):
-            raise ValueError(
-                "reconstruction_loss takes arrays, not a dataset: call it for each batch"
-            )
+        self._check_no_dataset("reconstruction_loss", x)
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
         if "speaker" in parts and hasattr(parts.get("waveform"), "shape"):
             n = parts["waveform"].shape[0]
@@ -591,6 +594,7 @@ class AudioVQVAE(Autoencoder):
         if codes is None:
             codes = self.encode(parts, batch_size)
         n, samples = parts["waveform"].shape
+        codes = array_of("codes", codes)
         check_codes(codes, (-(-samples // self.downsampling),), self.num_codes)
         if codes.shape[0] != n:
             raise ValueError(f"codes must be of the {n} waveforms, got {codes.shape[0]}")
@@ -607,6 +611,12 @@ class AudioVQVAE(Autoencoder):
         return loss if weights is None else ops.where(weights > 0, loss, np.nan)
 
     # Use
+
+    @overload
+    def encode(self, waveform: np.ndarray, batch_size: int = 16) -> np.ndarray: ...
+
+    @overload
+    def encode(self, waveform: Any, batch_size: int = 16) -> Any: ...
 
     def encode(self, waveform: Any, batch_size: int = 16) -> Any:
         """Codes of waveforms.
@@ -650,7 +660,7 @@ class AudioVQVAE(Autoencoder):
         jit_compile: bool = True,
         batch_size: int = 16,
         verbose: str | int = "auto",
-    ) -> Any:
+    ) -> np.ndarray:
         """Waveforms of codes. A WaveNet draws them; a parallel decoder has no use for a seed.
 
         Args:
@@ -671,7 +681,8 @@ class AudioVQVAE(Autoencoder):
             ValueError: wrong dtype or shape, or an argument out of its range.
         """
         seed, checked = checked_seed(seed), checked_temperature(temperature)
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        self._check_no_dataset("decode", codes)
+        codes = np.asarray(ops.convert_to_numpy(array_of("codes", codes)))
         check_codes(codes, (None,), self.num_codes)
         if codes.shape[1] == 0:
             raise ValueError("codes must be at least one code, got none")
@@ -686,7 +697,7 @@ class AudioVQVAE(Autoencoder):
             codes.astype("int32"), speakers, seed, checked, jit_compile, batch_size, verbose
         )
 
-    def reconstruct(self, waveform: Any, speaker: Any = None, **options: Any) -> Any:
+    def reconstruct(self, waveform: Any, speaker: Any = None, **options: Any) -> np.ndarray:
         """Waveforms after encoding and decoding.
 
         Args:
@@ -702,18 +713,14 @@ class AudioVQVAE(Autoencoder):
             self._check_keys(waveform)
             speaker, length = waveform.get("speaker", speaker), waveform.get("length")
             waveform = waveform["waveform"]
-        if hasattr(waveform, "element_spec"):
-            raise ValueError(
-                "reconstruct and convert take waveforms, not a dataset: call them for each batch "
-                "of it (for batch in dataset: ...)"
-            )
+        self._check_no_dataset("reconstruct", waveform)
         self.check_waveform(waveform)
         waveform = np.asarray(ops.convert_to_numpy(waveform))
         parts = waveform if length is None else {"waveform": waveform, "length": length}
         codes = self.encode(parts, options.get("batch_size", 16))
         return self.decode(codes, speaker, **options)[:, : waveform.shape[1]]
 
-    def convert(self, waveform: Any, speaker: Any, **options: Any) -> Any:
+    def convert(self, waveform: Any, speaker: Any, **options: Any) -> np.ndarray:
         """What is said in `waveform`, in the voice of `speaker` (sec. 4.3, fig. 6).
 
         Args:
@@ -729,6 +736,13 @@ class AudioVQVAE(Autoencoder):
         if isinstance(waveform, dict):
             self._check_keys(waveform)
         return self.reconstruct(_without_speaker(waveform), speaker, **options)
+
+    def _check_no_dataset(self, caller: str, x: Any) -> None:
+        if hasattr(x, "element_spec"):
+            raise ValueError(
+                f"{caller} takes arrays, not a dataset: call it for each batch (for batch in "
+                "dataset: ...)"
+            )
 
     def speaker_of_each(self, speaker: Any, n: int) -> np.ndarray | None:
         """Numbers, int32 `(n,)`, of a speaker or of one for each, by number or name.

@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras import ops
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.models import sizes
-from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.base import Model, array_of, check_codes, is_batch_of, positive_integer
 from keras_vqvae.models.progress import Progress
 
 CODES_A_CALL = 4096
@@ -182,6 +182,12 @@ class Autoregressive(Model):
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError("condition must be finite, got NaN or infinity")
 
+    @overload
+    def log_prob(self, x: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def log_prob(self, x: Any, batch_size: int = 64) -> Any: ...
+
     def log_prob(self, x: Any, batch_size: int = 64) -> Any:
         """Log-probability in nats of each example.
 
@@ -306,7 +312,7 @@ class Autoregressive(Model):
         Raises:
             ValueError: an argument is out of its range or of another shape.
         """
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        codes = np.asarray(ops.convert_to_numpy(array_of("codes", codes)))
         check_codes(codes, self.grid_shape, self.num_codes)
         mask = np.asarray(ops.convert_to_numpy(mask))
         if mask.dtype != bool or mask.shape not in (codes.shape, codes.shape[1:]):
@@ -322,7 +328,7 @@ class Autoregressive(Model):
         return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
 
     def _flat_prompt(self, prompt: Any, n: int, positions: int) -> np.ndarray:
-        prompt = np.asarray(ops.convert_to_numpy(prompt))
+        prompt = np.asarray(ops.convert_to_numpy(array_of("prompt", prompt)))
         rest = self.grid_shape[1:]
         if prompt.ndim == len(self.grid_shape) + 1 and prompt.shape[2:] == rest:
             prompt = prompt.reshape((len(prompt), prompt.shape[1] * math.prod(rest)))

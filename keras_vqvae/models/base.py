@@ -426,6 +426,24 @@ def unpacked(x: Any) -> Any:
     return x[0] if isinstance(x, tuple) and len(x) == 1 else x
 
 
+def array_of(name: str, x: Any) -> Any:
+    """`x`, or an array if it is a list of numbers, of lists of numbers, and so on.
+
+    A list of arrays stays one, such as an iterable of batches.
+    """
+    first = x
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if not isinstance(x, (list, tuple)) or np.ndim(first):
+        return x
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be an array or lists of equal lengths, got {x!r:.200}"
+        ) from error
+
+
 def spec_of(data: Any) -> Any:
     """The spec of a dataset's batches; `data` itself if it is none."""
     return unpacked(data.element_spec) if hasattr(data, "element_spec") else data

@@ -9,7 +9,7 @@ from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
 from keras_vqvae.models import sizes
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
-from keras_vqvae.models.base import check_codes, positive_integer
+from keras_vqvae.models.base import array_of, check_codes, positive_integer
 
 
 def window(
@@ -182,7 +182,7 @@ class Streaming:
         Raises:
             ValueError: they are not.
         """
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        codes = np.asarray(ops.convert_to_numpy(array_of("codes", codes)))
         check_codes(codes, (None,), self.model.num_codes)
         if len(codes) != self.batch:
             raise ValueError(f"codes must be of {self.batch} streams, got {len(codes)}")

@@ -1,7 +1,7 @@
 """Prediction of video in the space of codes, given actions."""
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -277,6 +277,12 @@ class VideoPredictor(Model):
             codes = self.encode_frames(functional.never_empty(x["frames"]))
         return ops.stop_gradient(codes), x.get("actions")
 
+    @overload
+    def encode_frames(self, frames: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def encode_frames(self, frames: Any, batch_size: int = 64) -> Any: ...
+
     def encode_frames(self, frames: Any, batch_size: int = 64) -> Any:
         """Codes of frames.
 
@@ -287,6 +293,7 @@ class VideoPredictor(Model):
         Returns:
             int32 `(batch, time / frames_per_code, *grid_shape)`.
         """
+        frames = np.asarray(frames) if isinstance(frames, (list, tuple)) else frames
         if isinstance(self.vqvae, VideoVQVAE):
             return self._by_vqvae("encode", frames, max(1, batch_size // (frames.shape[1] or 1)))
         codes = self._by_vqvae("encode", _fold(frames), batch_size)
@@ -303,6 +310,7 @@ class VideoPredictor(Model):
         Returns:
             uint8 `(batch, steps * frames_per_code, height, width, channels)`.
         """
+        past, codes = (np.asarray(x) if isinstance(x, list) else x for x in (past, codes))
         if isinstance(self.vqvae, VideoVQVAE):
             join = np.concatenate if isinstance(codes, np.ndarray) else ops.concatenate
             whole = join([past[:, -self.codes_kept :], codes], 1)
@@ -383,6 +391,12 @@ class VideoPredictor(Model):
             outputs["codes"], ops.cast(outputs["outputs"], "float32"), from_logits=True
         )
         return ops.sum(nats, (1, 2, 3)) / math.log(2.0)
+
+    @overload
+    def log_prob(self, x: np.ndarray, batch_size: int = 16) -> np.ndarray: ...
+
+    @overload
+    def log_prob(self, x: Any, batch_size: int = 16) -> Any: ...
 
     def log_prob(self, x: Any, batch_size: int = 16) -> Any:
         """Log-probability in nats of the frames after the first `context_frames`, given those.
