@@ -5,7 +5,7 @@ used: `export_savedmodel` and the modules `callbacks`, `data`, `distribute` and 
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_vqvae import functional, layers, likelihoods, metrics, models, sampling, spectral
 from keras_vqvae.layers import (
@@ -41,6 +41,13 @@ from keras_vqvae.models import (
     WaveNet,
     WaveNetDecoder,
 )
+
+if TYPE_CHECKING:  # for type checkers, which do not know what `__getattr__` imports
+    from keras_vqvae import callbacks as callbacks
+    from keras_vqvae import data as data
+    from keras_vqvae import distribute as distribute
+    from keras_vqvae import export as export
+    from keras_vqvae.export import export_savedmodel as export_savedmodel
 
 __version__ = "0.1.0"
 

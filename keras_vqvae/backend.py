@@ -47,6 +47,11 @@ def jit(fn: Callable, layer: keras.layers.Layer, xla: bool = False) -> Callable:
     return lambda *args: pure([v.value for v in layer.variables], *args)
 
 
+def is_compiled_by_size(xla: bool) -> bool:
+    """Whether what `jit` returns is compiled anew for each size of its arguments."""
+    return xla or BACKEND == "jax"
+
+
 def uniforms(shape: tuple, seed: Tensor) -> Tensor:
     """Uniform float32 numbers in [0, 1), decided by `shape` and `seed` alone.
 

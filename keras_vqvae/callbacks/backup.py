@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_vqvae import backend
-from keras_vqvae.models.base import Model, positive_integer
+from keras_vqvae.models.base import Model, positive_integer, spec_of
 from keras_vqvae.paths import AnyPath, any_path
 
 FORMAT = 1
@@ -60,8 +61,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     - Under `MultiWorkerMirroredStrategy` the chief writes and all workers read, from a folder
       that all of them see.
     - Backups stay when training has ended: `fit` run again, for as many epochs, returns at once
-      with the final state. (Put it behind `EarlyStopping(restore_best_weights=True)` in the list of
-      callbacks, and those are the final weights.)
+      with the final state, and a warning. (Put it behind `EarlyStopping(restore_best_weights=True)`
+      in the list of callbacks, and those are the final weights.)
 
     The states of other callbacks, such as `EarlyStopping`'s patience, are not in it. One folder
     belongs to one call of `fit`. Data that is no pipeline of `keras_vqvae.data`, nor made from one,
@@ -77,7 +78,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     Raises:
         ValueError: an argument is out of range; `fit` is called with a model that is none of this
             package's, or with data whose place cannot be found again; the backups are of another
-            model or of data with another number of batches, or none can be read.
+            model, optimizer or learning rate, or of data of other shapes or (within an epoch) with
+            another number of batches, or none can be read.
         RuntimeError: the workers do not all see the same backups.
     """
 
@@ -101,6 +103,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             )
         self._epoch = self._batch = self._step = self._saved_step = 0
         self._metrics: list | None = None  # to be restored once the epoch has begun
+        self._setting = _setting(self.model, self.model._training_data)
         self._sources = _seeded_sources(self.model._training_data)
         self._count_batches(self.model._training_data)
         found = self._newest()
@@ -164,6 +167,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             return
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         header = {"format": FORMAT, "position": dataclasses.asdict(position)}
+        header["setting"] = self._setting
         header["variables"] = [_description(v) for v in variables]
         path = self.backup_dir / f"step-{position.step:010d}.backup"
         numbered = {f"{i:06d}": value for i, value in enumerate(values)}
@@ -208,6 +212,7 @@ class BackupAndRestore(keras.callbacks.Callback):
                 raise _DamagedError(f"format {header['format']}, this version reads {FORMAT}")
             values = [file[name] for name in sorted(set(file.files) - {"header"})]
         variables = _variables(self.model) + self.model.metrics_variables
+        self._check_setting(path, header, values)
         for ours, theirs in zip(map(_description, variables), header["variables"], strict=False):
             if ours["shape"] != theirs["shape"] or ours["dtype"] != theirs["dtype"]:
                 raise ValueError(
@@ -220,6 +225,26 @@ class BackupAndRestore(keras.callbacks.Callback):
                 f"variables, the model has {len(variables)}"
             )
         return Position(**header["position"]), values
+
+    def _check_setting(self, path: Path, header: dict, values: list) -> None:
+        """Raises unless model, optimizer and data are those of the backup, as far as it says."""
+        ours, theirs = _leaves(self._setting), _leaves(header.get("setting", {}))
+        places = [*theirs, *ours] if theirs else []
+        changed = {place: None for place in places if ours.get(place) != theirs.get(place)}
+        for rate in [place for place in changed if place.endswith(".learning_rate")]:
+            if _is_rate_of(header, values, ours.get(rate)):
+                # A callback had changed it. Later backups name it as it was given at first.
+                del changed[rate]
+                self._setting["optimizer"] = header["setting"]["optimizer"]
+        if changed:
+            kind = "data" if all(place.startswith("data") for place in changed) else None
+            raise ValueError(
+                f"the backup {path} is of another {kind or 'model or optimizer'}: it has "
+                + ", ".join(f"{p}={theirs.get(p)!r:.60}" for p in list(changed)[:5])
+                + ", now given are "
+                + ", ".join(f"{ours.get(p)!r:.60}" for p in list(changed)[:5])
+                + ". Give what it was, or another folder to train anew"
+            )
 
     def _restore(self, position: Position, values: list) -> None:
         steps = self.params.get("steps")
@@ -235,9 +260,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._saved_step = position.step
         ended = position.ended_at == self.params["epochs"]
         self.model._initial_epoch = position.ended_at if ended else position.epoch
-        if self.params["verbose"] and backend.is_chief(self.model):
-            place = f"epoch {position.epoch + 1}, batch {position.batch + 1}"
-            print(f"{self.backup_dir}: {'ended before' if ended else f'going on at {place}'}")
+        self._say(position, ended)
         if self._endless:
             drop = position.step if self._sources and not self._skips else 0
             for start_at in self._sources:
@@ -250,6 +273,20 @@ class BackupAndRestore(keras.callbacks.Callback):
             self._metrics = values[len(variables) :]
         if position.batch or drop:
             self._pass_over(position.batch, drop)
+
+    def _say(self, position: Position, ended: bool) -> None:
+        if not backend.is_chief(self.model):
+            return
+        if ended or position.epoch >= self.params["epochs"]:
+            warnings.warn(
+                f"{self.backup_dir}: ended before, after {position.epoch} epochs. fit() for "
+                f"{self.params['epochs']} trains nothing and gives the final state; give another "
+                "folder to train anew",
+                stacklevel=2,
+            )
+        elif self.params["verbose"]:
+            place = f"epoch {position.epoch + 1}, batch {position.batch + 1}"
+            print(f"{self.backup_dir}: going on at {place}")
 
     def _pass_over(self, batches: int, drop: int) -> None:
         """Lets `fit` count `batches` that were done before, reading and dropping `drop` first."""
@@ -296,6 +333,58 @@ class BackupAndRestore(keras.callbacks.Callback):
 
 class _DamagedError(Exception):
     """A file is no whole backup."""
+
+
+def _setting(model: Model, data: Any) -> dict:
+    """Returns what a training is told apart by, but for its weights; can be written as JSON."""
+    serialize = keras.saving.serialize_keras_object
+    try:
+        described = serialize(model)
+        described = {name: described[name] for name in ("class_name", "config")}
+    except NotImplementedError:  # a layer of one's own that cannot be saved
+        described = {}
+    setting = {
+        "model": described,
+        "optimizer": serialize(model.optimizer),
+        "data": [
+            f"{keras.backend.standardize_dtype(leaf.dtype)}{tuple(leaf.shape)[1:]}"
+            for leaf in keras.tree.flatten(spec_of(data))
+            if getattr(leaf, "shape", None) is not None and leaf.shape != tf.TensorShape(None)
+        ],
+    }
+    return _of_any_process(json.loads(json.dumps(setting, default=lambda x: type(x).__name__)))
+
+
+def _of_any_process(tree: Any) -> Any:
+    """`tree` without what the same program may do otherwise another time.
+
+    That is the number in names such as `conv2d_3`, and on what layers were built.
+    """
+    if isinstance(tree, dict):
+        kept = {name: part for name, part in tree.items() if name != "build_config"}
+        return {name: _of_any_process(part) for name, part in kept.items()}
+    if isinstance(tree, list):
+        return [_of_any_process(part) for part in tree]
+    return re.sub(r"_\d+$", "", tree) if isinstance(tree, str) else tree
+
+
+def _leaves(tree: Any, place: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts and lists, by their places."""
+    if not isinstance(tree, (dict, list)):
+        return {place: tree}
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {
+        where: leaf
+        for name, part in parts
+        for where, leaf in _leaves(part, f"{place}.{name}" if place else str(name)).items()
+    }
+
+
+def _is_rate_of(header: dict, values: list, rate: Any) -> bool:
+    """Whether `rate` is the learning rate that a backup holds."""
+    stored = zip(header["variables"], values, strict=True)
+    rates = [value for what, value in stored if what["path"].endswith("learning_rate")]
+    return any(float(value) == rate for value in rates)
 
 
 def _variables(model: keras.Model) -> list:

@@ -1,5 +1,6 @@
 """The network of WaveNet: whole sequences at once, and step by step."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -53,11 +54,19 @@ class WaveNetStack(keras.layers.Layer):
         dtype = self.dtype_policy
         last = len(self.dilations) - 1
         self._blocks = [
-            WaveNetBlock(channels, skip_channels, kernel_size, d, last=i == last, dtype=dtype)
+            WaveNetBlock(
+                channels,
+                skip_channels,
+                kernel_size,
+                d,
+                last=i == last,
+                dtype=dtype,
+                name=f"block_{i}",
+            )
             for i, d in enumerate(self.dilations)
         ]
-        self._top = keras.layers.Dense(skip_channels, dtype=dtype)
-        self._outputs = keras.layers.Dense(num_outputs, dtype=dtype)
+        self._top = keras.layers.Dense(skip_channels, dtype=dtype, name="top")
+        self._outputs = keras.layers.Dense(num_outputs, dtype=dtype, name="outputs")
 
     @property
     def receptive_field(self) -> int:
@@ -136,24 +145,40 @@ class Generator:
         def read(variable: keras.Variable) -> Tensor:
             return ops.cast(ops.convert_to_tensor(variable), dtype)
 
+        def product(layer: keras.layers.Dense) -> Callable:
+            """What the layer does, but for its bias."""
+            if layer.quantization_mode is not None:  # its inputs are rounded too
+                bias = 0.0 if layer.bias is None else read(layer.bias)
+                return lambda x: layer(x) - bias
+            kernel = read(layer.kernel)
+            return lambda x: ops.matmul(x, kernel)
+
         width = self.taps * self.channels
         self._conv = [ops.reshape(read(b.conv.kernel), (width, -1)) for b in blocks]
         self._conv_bias = ops.stack([read(b.conv.bias) for b in blocks])
         residuals = [b.residual for b in blocks if b.residual is not None]  # the last has none
-        self._residual = [read(r.kernel) for r in residuals]
+        self._residual = [product(r) for r in residuals]
         # What the biases of the blocks before add to the input of each.
         self._offsets: list = [None]
         for r in residuals:
             before = self._offsets[-1]
             self._offsets.append(read(r.bias) if before is None else before + read(r.bias))
-        self._skip = [read(b.skip.kernel) for b in blocks]
+        self._skip = [product(b.skip) for b in blocks]
         self._skip_bias = sum(read(b.skip.bias) for b in blocks)
-        self._top = read(stack._top.kernel), read(stack._top.bias)
-        self._outputs = read(stack._outputs.kernel), read(stack._outputs.bias)
+        self._top = product(stack._top), read(stack._top.bias)
+        self._outputs = product(stack._outputs), read(stack._outputs.bias)
+
+        def projection(layers: list) -> Callable | None:
+            """Of a condition for all blocks, `(batch, any)`: `(blocks, batch, 2 * channels)`."""
+            if layers[0] is None:
+                return None
+            if any(layer.quantization_mode is not None for layer in layers):
+                return lambda x: ops.stack([layer(x) for layer in layers])
+            kernels = ops.stack([read(layer.kernel) for layer in layers])
+            return lambda x: ops.einsum("bc,lcd->lbd", ops.cast(x, dtype), kernels)
+
         self._conditions = [
-            None
-            if getattr(blocks[0], name) is None
-            else ops.stack([read(getattr(b, name).kernel) for b in blocks])
+            projection([getattr(b, name) for b in blocks])
             for name in ("local_condition", "global_condition")
         ]
 
@@ -167,9 +192,9 @@ class Generator:
             `(blocks, batch or 1, 2 * channels)`.
         """
         total = self._conv_bias[:, None]
-        for given, kernels in zip((local, global_), self._conditions, strict=True):
-            if kernels is not None:
-                total = total + ops.einsum("bc,lcd->lbd", ops.cast(given, kernels.dtype), kernels)
+        for given, project in zip((local, global_), self._conditions, strict=True):
+            if project is not None:
+                total = total + project(given)
         return total
 
     def step(self, buffers: list, addend: Tensor, x: Tensor, position: Tensor) -> tuple:
@@ -202,9 +227,9 @@ class Generator:
             window = ops.concatenate([*past, h], -1)
             z = gated(ops.matmul(window, self._conv[number]) + addend[number])
             # A product a block: the weights are used while in reach, and nothing is laid together.
-            total = total + ops.matmul(z, self._skip[number])
+            total = total + self._skip[number](z)
             if number < len(self._residual):
-                x = x + ops.matmul(z, self._residual[number])
-        for kernel, bias in (self._top, self._outputs):
-            total = ops.matmul(ops.relu(total), kernel) + bias
+                x = x + self._residual[number](z)
+        for product, bias in (self._top, self._outputs):
+            total = product(ops.relu(total)) + bias
         return total, after

@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -14,9 +14,16 @@ from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.parallel_decoder import ParallelDecoder, decoder_strides
 from keras_vqvae.layers.residual import ConvEncoder
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
-from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer
+from keras_vqvae.models import sizes
+from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer, in_random_order
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
-from keras_vqvae.models.base import check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.base import (
+    array_of,
+    check_codes,
+    is_batch_of,
+    positive_integer,
+    spec_of,
+)
 from keras_vqvae.models.progress import Progress
 from keras_vqvae.models.streaming import Streaming
 from keras_vqvae.models.wavenet import (
@@ -144,13 +151,14 @@ class AudioVQVAE(Autoencoder):
             residual_blocks=residual_blocks,
             causal=causal,
             dtype=dtype,
+            name="encoder",
         )
         wanted = f'decoder must be "wavenet", "parallel" or a layer, got {decoder!r}'
         if isinstance(decoder, str):
             if decoder not in ("wavenet", "parallel"):
                 raise ValueError(wanted)
             decoder = (
-                WaveNetDecoder(downsampling, dtype=dtype)
+                WaveNetDecoder(downsampling, dtype=dtype, name="decoder")
                 if decoder == "wavenet"
                 else ParallelDecoder(
                     decoder_strides(downsampling),
@@ -158,6 +166,7 @@ class AudioVQVAE(Autoencoder):
                     finest_hidden=finest_hidden or hidden,
                     causal=causal,
                     dtype=dtype,
+                    name="decoder",
                 )
             )
         if not isinstance(decoder, keras.layers.Layer):
@@ -179,7 +188,10 @@ class AudioVQVAE(Autoencoder):
             )
         super().__init__(
             encoder,
-            quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
+            quantizer
+            or VectorQuantizer(
+                num_codes, code_dim, commitment=commitment, dtype=dtype, name="quantizer"
+            ),
             decoder,
             **kwargs,
         )
@@ -200,7 +212,11 @@ class AudioVQVAE(Autoencoder):
             # the codes. A WaveNet is to look at the codes before anything else.
             start = "uniform" if self.is_autoregressive else keras.initializers.RandomNormal(0, 0.3)
             self._speakers = keras.layers.Embedding(
-                num_speakers, speaker_dim, embeddings_initializer=start, dtype=dtype
+                num_speakers,
+                speaker_dim,
+                embeddings_initializer=start,
+                dtype=dtype,
+                name="speakers",
             )
         self._arguments = {
             "sample_rate": sample_rate,
@@ -394,7 +410,7 @@ class AudioVQVAE(Autoencoder):
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
         self.check_facts(x)
-        spec = getattr(x, "element_spec", x)
+        spec = spec_of(x)
         waveform = spec["waveform"] if isinstance(spec, dict) else spec
         if self.is_autoregressive and caller != "predict" and hasattr(waveform, "shape"):
             length = spec.get("length") if isinstance(spec, dict) else None
@@ -541,8 +557,9 @@ class AudioVQVAE(Autoencoder):
     def adapt(self, x: Any, batch_size: int = 64) -> None:
         """As `Autoencoder.adapt`, without vectors of padding; batches may be of several widths."""
         x = self._for_encoder(x)
-        parts = self._parts_of("adapt", self._latents_and_mask, x, batch_size)
-        self.quantizer.adapt(np.concatenate([latents[mask] for latents, mask in parts]))
+        batches = in_random_order(x, batch_size)
+        parts = self._parts_of("adapt", self._latents_and_mask, batches, batch_size)
+        self.quantizer.adapt(latents[mask] for latents, mask in parts)
 
     def _latents_and_mask(self, x: Any) -> tuple[Tensor, Tensor]:
         parts = self.checked(x)
@@ -568,10 +585,7 @@ class AudioVQVAE(Autoencoder):
         Raises:
             ValueError: wrong dtype or shape, or values out of range.
         """
-        if hasattr(x, "element_spec"):
-            raise ValueError(
-                "reconstruction_loss takes arrays, not a dataset: call it for each batch"
-            )
+        self._check_no_dataset("reconstruction_loss", x)
         parts = dict(x) if isinstance(x, dict) else {"waveform": x}
         if "speaker" in parts and hasattr(parts.get("waveform"), "shape"):
             n = parts["waveform"].shape[0]
@@ -580,6 +594,7 @@ class AudioVQVAE(Autoencoder):
         if codes is None:
             codes = self.encode(parts, batch_size)
         n, samples = parts["waveform"].shape
+        codes = array_of("codes", codes)
         check_codes(codes, (-(-samples // self.downsampling),), self.num_codes)
         if codes.shape[0] != n:
             raise ValueError(f"codes must be of the {n} waveforms, got {codes.shape[0]}")
@@ -596,6 +611,12 @@ class AudioVQVAE(Autoencoder):
         return loss if weights is None else ops.where(weights > 0, loss, np.nan)
 
     # Use
+
+    @overload
+    def encode(self, waveform: np.ndarray, batch_size: int = 16) -> np.ndarray: ...
+
+    @overload
+    def encode(self, waveform: Any, batch_size: int = 16) -> Any: ...
 
     def encode(self, waveform: Any, batch_size: int = 16) -> Any:
         """Codes of waveforms.
@@ -619,7 +640,7 @@ class AudioVQVAE(Autoencoder):
     def _for_encoder(self, x: Any) -> Any:
         """What `fit` takes without speakers, checked as far as it is known."""
         self._check_rate(x)
-        spec = getattr(x, "element_spec", x)
+        spec = spec_of(x)
         if isinstance(spec, dict):
             self._check_keys(spec)
             self.check_waveform(spec["waveform"], spec.get("length"))
@@ -639,7 +660,7 @@ class AudioVQVAE(Autoencoder):
         jit_compile: bool = True,
         batch_size: int = 16,
         verbose: str | int = "auto",
-    ) -> Any:
+    ) -> np.ndarray:
         """Waveforms of codes. A WaveNet draws them; a parallel decoder has no use for a seed.
 
         Args:
@@ -660,7 +681,8 @@ class AudioVQVAE(Autoencoder):
             ValueError: wrong dtype or shape, or an argument out of its range.
         """
         seed, checked = checked_seed(seed), checked_temperature(temperature)
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        self._check_no_dataset("decode", codes)
+        codes = np.asarray(ops.convert_to_numpy(array_of("codes", codes)))
         check_codes(codes, (None,), self.num_codes)
         if codes.shape[1] == 0:
             raise ValueError("codes must be at least one code, got none")
@@ -675,7 +697,7 @@ class AudioVQVAE(Autoencoder):
             codes.astype("int32"), speakers, seed, checked, jit_compile, batch_size, verbose
         )
 
-    def reconstruct(self, waveform: Any, speaker: Any = None, **options: Any) -> Any:
+    def reconstruct(self, waveform: Any, speaker: Any = None, **options: Any) -> np.ndarray:
         """Waveforms after encoding and decoding.
 
         Args:
@@ -691,18 +713,14 @@ class AudioVQVAE(Autoencoder):
             self._check_keys(waveform)
             speaker, length = waveform.get("speaker", speaker), waveform.get("length")
             waveform = waveform["waveform"]
-        if hasattr(waveform, "element_spec"):
-            raise ValueError(
-                "reconstruct and convert take waveforms, not a dataset: call them for each batch "
-                "of it (for batch in dataset: ...)"
-            )
+        self._check_no_dataset("reconstruct", waveform)
         self.check_waveform(waveform)
         waveform = np.asarray(ops.convert_to_numpy(waveform))
         parts = waveform if length is None else {"waveform": waveform, "length": length}
         codes = self.encode(parts, options.get("batch_size", 16))
         return self.decode(codes, speaker, **options)[:, : waveform.shape[1]]
 
-    def convert(self, waveform: Any, speaker: Any, **options: Any) -> Any:
+    def convert(self, waveform: Any, speaker: Any, **options: Any) -> np.ndarray:
         """What is said in `waveform`, in the voice of `speaker` (sec. 4.3, fig. 6).
 
         Args:
@@ -718,6 +736,13 @@ class AudioVQVAE(Autoencoder):
         if isinstance(waveform, dict):
             self._check_keys(waveform)
         return self.reconstruct(_without_speaker(waveform), speaker, **options)
+
+    def _check_no_dataset(self, caller: str, x: Any) -> None:
+        if hasattr(x, "element_spec"):
+            raise ValueError(
+                f"{caller} takes arrays, not a dataset: call it for each batch (for batch in "
+                "dataset: ...)"
+            )
 
     def speaker_of_each(self, speaker: Any, n: int) -> np.ndarray | None:
         """Numbers, int32 `(n,)`, of a speaker or of one for each, by number or name.
@@ -841,10 +866,12 @@ class AudioVQVAE(Autoencoder):
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
         if n == 0:
             return np.zeros((0, length * self.downsampling), "float32")
-        each = codes_a_call(length, max(1, SAMPLES_A_CALL // self.downsampling))
+        few_sizes = backend.is_compiled_by_size(jit_compile)
+        batch_size = sizes.rounded_up(batch_size) if few_sizes else batch_size
+        each = sizes.part_of(length, max(1, SAMPLES_A_CALL // self.downsampling), few_sizes)
         starts = range(0, length, each)
-        # Filled up to whole chunks and batches: other sizes would be compiled anew.
-        codes = np.pad(codes, [(0, 0), (0, -length % each)], mode="edge")
+        if few_sizes:
+            codes = np.pad(codes, [(0, 0), (0, -length % each)], mode="edge")
         made = []
         progress = Progress(-(-n // batch_size) * len(starts), verbose)
         for first in range(0, n, batch_size):
@@ -864,18 +891,6 @@ class AudioVQVAE(Autoencoder):
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self._arguments}
-
-
-def codes_a_call(length: int, most: int) -> int:
-    """How many codes, at most `most`, to draw in each call for the fewest in all.
-
-    Of several calls there are five sizes, from `most` / 2 on, since each size is compiled for
-    itself.
-    """
-    if length <= most:
-        return length
-    sizes = {max(1, most * eighths // 8) for eighths in range(4, 9)}
-    return min(sizes, key=lambda size: (-(-length // size) * size, -size))
 
 
 def _is_no_dataset(x: Any) -> bool:

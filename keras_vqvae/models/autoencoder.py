@@ -3,10 +3,11 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_vqvae.backend import Tensor
 from keras_vqvae.metrics import CodeUsage
-from keras_vqvae.models.base import Model
+from keras_vqvae.models.base import Model, deserialized, positive_integer
 
 
 class Autoencoder(Model):
@@ -76,7 +77,7 @@ class Autoencoder(Model):
         On several workers all must call it; the chief's codebook, from its data, is everyone's.
 
         Args:
-            x: what `fit` takes.
+            x: what `fit` takes, of which no more is read than the quantizer needs.
             batch_size: examples at a time, for arrays.
 
         Raises:
@@ -84,7 +85,8 @@ class Autoencoder(Model):
         """
         self._check_input("adapt", x)
         self._build_on(x)
-        self.quantizer.adapt(self._in_batches("latents", self.latents, x, batch_size))
+        batches = in_random_order(x, batch_size)
+        self.quantizer.adapt(self._parts_of("latents", self.latents, batches, batch_size))
 
     def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
@@ -92,12 +94,26 @@ class Autoencoder(Model):
         return {**super().get_config(), **parts}
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Autoencoder":
-        config = dict(config)
-        for name in cls._parts:
-            if isinstance(config.get(name), dict):
-                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        return cls(**config)
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        return deserialized(config, cls._parts, custom_objects)
+
+
+def in_random_order(data: Any, batch_size: int) -> Any:
+    """Batches of arrays, each of examples from all over them; anything else as it is.
+
+    For what reads no more batches than it needs.
+    """
+    leaves = keras.tree.flatten(data) if isinstance(data, dict) else [data]
+    if not all(hasattr(leaf, "shape") for leaf in leaves):
+        return data
+    arrays = keras.tree.map_structure(keras.ops.convert_to_numpy, data)
+    order = np.random.default_rng(0).permutation(len(leaves[0]))
+
+    def batch(start: int) -> Any:
+        some = np.sort(order[start : start + batch_size])
+        return keras.tree.map_structure(lambda x: x[some], arrays)
+
+    return map(batch, range(0, len(order), positive_integer("batch_size", batch_size)))
 
 
 def check_quantizer(quantizer: Any, num_codes: int, code_dim: int, commitment: float) -> None:

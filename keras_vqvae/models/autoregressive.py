@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -10,10 +10,12 @@ from keras import ops
 
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
-from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
+from keras_vqvae.models import sizes
+from keras_vqvae.models.base import Model, array_of, check_codes, is_batch_of, positive_integer
 from keras_vqvae.models.progress import Progress
 
 CODES_A_CALL = 4096
+_LEAST_A_CALL = 64  # of a sequence
 
 
 class Autoregressive(Model):
@@ -180,6 +182,12 @@ class Autoregressive(Model):
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError("condition must be finite, got NaN or infinity")
 
+    @overload
+    def log_prob(self, x: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def log_prob(self, x: Any, batch_size: int = 64) -> Any: ...
+
     def log_prob(self, x: Any, batch_size: int = 64) -> Any:
         """Log-probability in nats of each example.
 
@@ -275,10 +283,6 @@ class Autoregressive(Model):
             raise ValueError(f"length is missing: {self.name} draws sequences of any length")
         return (positive_integer("length", length),)
 
-    def _columns_of(self, grid: tuple) -> int:
-        """How many positions of a grid `begin_row` counts as a row."""
-        return grid[-1]
-
     def inpaint(
         self,
         codes: Any,
@@ -308,7 +312,7 @@ class Autoregressive(Model):
         Raises:
             ValueError: an argument is out of its range or of another shape.
         """
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        codes = np.asarray(ops.convert_to_numpy(array_of("codes", codes)))
         check_codes(codes, self.grid_shape, self.num_codes)
         mask = np.asarray(ops.convert_to_numpy(mask))
         if mask.dtype != bool or mask.shape not in (codes.shape, codes.shape[1:]):
@@ -324,7 +328,7 @@ class Autoregressive(Model):
         return self._draw(known, keep, grid, condition, options, seed, batch_size, verbose)
 
     def _flat_prompt(self, prompt: Any, n: int, positions: int) -> np.ndarray:
-        prompt = np.asarray(ops.convert_to_numpy(prompt))
+        prompt = np.asarray(ops.convert_to_numpy(array_of("prompt", prompt)))
         rest = self.grid_shape[1:]
         if prompt.ndim == len(self.grid_shape) + 1 and prompt.shape[2:] == rest:
             prompt = prompt.reshape((len(prompt), prompt.shape[1] * math.prod(rest)))
@@ -356,27 +360,28 @@ class Autoregressive(Model):
                 "sample and inpaint are for use from Python: in a tf.function call "
                 "keras_vqvae.sampling.sample"
             )
-        n = len(known)
+        n, xla = len(known), bool(self.compiled and self.jit_compile)
+        few_sizes = backend.is_compiled_by_size(xla)
         condition = self._conditions(condition, n)
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        batch_size = sizes.rounded_up(batch_size) if few_sizes else batch_size
         seed = checked_seed(seed)
         self.check_weights()
         if n == 0:
             return np.zeros((0, *grid), "int32")
-        columns = self._columns_of(grid)
-        cut = (math.prod(grid) // columns, columns)
-        given = sampling.given_positions(cut, n, int(seed))
-        u = ops.convert_to_numpy(given.u)
-        every = sampling.Positions(u, known.reshape(u.shape), keep.reshape(u.shape))
-        rows = u.shape[1]
-        # Long work is done in several calls, for progress and interruption; each costs time.
-        most = batch_size * math.prod(grid) // CODES_A_CALL
-        calls = max(calls for calls in (1, 2, 4, 8) if calls <= max(most, 1) and rows % calls == 0)
+        positions = math.prod(grid)
+        columns, rows, calls = self._cut(grid, batch_size, few_sizes)
+        # Of few sizes too: JAX compiles for each.
+        u = backend.uniforms((sizes.rounded_up(n * positions),), seed)
+        u = ops.convert_to_numpy(u)[: n * positions].reshape(n, positions)
+        beyond = [(0, 0), (0, rows * columns - positions)]
+        every = sampling.Positions(
+            *(np.pad(x, beyond).reshape(n, rows, columns) for x in (u, known, keep))
+        )
         progress = Progress(-(-n // batch_size) * calls, verbose)
-        xla = bool(self.compiled and self.jit_compile)
         start = self._compiled("initial_cache", self._start, xla)
-        # By number of rows: TensorFlow would take another number for one that is not known.
-        name = f"sample {rows // calls} rows of {columns}"
+        # Of a grid by number of rows: TensorFlow would take another for one that is not known.
+        name = f"sample {rows // calls} rows of {columns if None not in self.grid_shape else 'any'}"
         sample_rows = self._compiled(name, self._sample_rows, xla)
         drawn = []
         for first in range(0, n, batch_size):
@@ -391,7 +396,23 @@ class Autoregressive(Model):
                 parts.append(ops.convert_to_numpy(codes))
                 progress.advance()
             drawn.append(np.concatenate(parts, 1))
-        return np.concatenate(drawn)[:n].reshape((n, *grid))
+        codes = np.concatenate(drawn)[:n].reshape(n, rows * columns)
+        return codes[:, :positions].reshape((n, *grid))
+
+    def _cut(self, grid: tuple, batch_size: int, few_sizes: bool) -> tuple[int, int, int]:
+        """Columns and rows to draw, and in how many calls, each of as many rows.
+
+        Long work is done in several calls, for progress and interruption; each costs time.
+        """
+        positions = math.prod(grid)
+        if None in self.grid_shape:  # a row means nothing but what a call draws
+            most = max(CODES_A_CALL // batch_size, _LEAST_A_CALL)
+            columns = sizes.part_of(positions, most, few_sizes)
+            rows = -(-positions // columns)
+            return columns, rows, rows
+        columns, rows = grid[-1], math.prod(grid[:-1])
+        most = max(batch_size * positions // CODES_A_CALL, 1)
+        return columns, rows, max(n for n in (1, 2, 4, 8) if n <= most and rows % n == 0)
 
     def _start(self, codes: Tensor, condition: Tensor | None) -> Any:
         if condition is not None:

@@ -11,9 +11,11 @@ from keras import ops
 
 from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
+from keras_vqvae.models import sizes, sublayers
 
 # `fit` on several workers replaces a part of Keras that is not public. It was tried with this:
 KERAS_TRIED = (3, 15)
+_INFINITE = -1  # cardinality of a `tf.data.Dataset` without end
 
 
 def is_batch_of(x: Any, shape: tuple) -> bool:
@@ -98,6 +100,7 @@ class Model(keras.Model):
         """`keras.Model.fit`, without targets: `fit(data)`, an array or a `tf.data.Dataset`."""
         self._check_target(y)
         self._check_weighting(kwargs)
+        sublayers.revive_lora(self)
         if self.compiled and self.loss is not None:
             raise ValueError(
                 f"{type(self).__name__} has its own loss, but compile() got loss={self.loss!r}. "
@@ -119,6 +122,8 @@ class Model(keras.Model):
         if validation is not None:
             self._check_input("fit", validation)
             _check_ranks("fit", validation)
+            if kwargs.get("validation_steps") is None:
+                check_ends("validation_data", validation, "validation_steps")
             _check_shares("fit", validation, kwargs.get("validation_batch_size") or batch_size)
             kwargs["validation_data"] = self._with_checks(validation)
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
@@ -148,11 +153,15 @@ class Model(keras.Model):
         """`keras.Model.evaluate`, without targets."""
         self._check_target(y)
         self._check_weighting(kwargs)
+        if kwargs.get("steps") is None and len(args) < 4:
+            check_ends("data of evaluate()", x, "steps")
         self._prepare("evaluate", x, args[0] if args else kwargs.get("batch_size"))
         return super().evaluate(self._with_checks(x), None, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`: what `call` returns, for all of `x`."""
+        if kwargs.get("steps") is None and len(args) < 3:
+            check_ends("data of predict()", x, "steps")
         self._prepare("predict", x, args[0] if args else kwargs.get("batch_size"))
         return super().predict(self._with_checks(x), *args, **kwargs)
 
@@ -183,9 +192,16 @@ class Model(keras.Model):
         if self.compiled and backend.has_replicas(self):
             self._drop_what_replicas_cannot()
         self._build_on(x)
+        self._drop_outdated(caller)
         if self.built and self.compiled and self.optimizer and not self.optimizer.built:
             with backend.strategy_scope(self):
                 self.optimizer.build(self.trainable_variables)
+
+    def _drop_outdated(self, caller: str) -> None:
+        """Lets Keras compile its function of `caller` anew if it is that of another network."""
+        kind = {"fit": "train", "evaluate": "test", "predict": "predict"}[caller]
+        if self._network_changed(f"{kind}_function"):
+            setattr(self, f"{kind}_function", None)
 
     def _drop_what_replicas_cannot(self) -> None:
         if self.jit_compile:
@@ -205,8 +221,7 @@ class Model(keras.Model):
 
     def _build_on(self, x: Any) -> None:
         """Builds the model, in its strategy's scope, for data of known shape."""
-        spec = getattr(x, "element_spec", x)
-        spec = spec[0] if isinstance(spec, tuple) else spec
+        spec = spec_of(x)
         if not self.built and all(map(_has_shape, keras.tree.flatten(spec))):
             with backend.strategy_scope(self):
                 self(keras.tree.map_structure(_symbol, spec))
@@ -252,9 +267,9 @@ class Model(keras.Model):
             empty = x.shape[0] == 0
         elif hasattr(x, "cardinality"):
             empty = int(x.cardinality()) == 0
-            spec = x.element_spec
+            spec = spec_of(x)
             if isinstance(spec, tuple):
-                self._check_target(spec[1] if len(spec) > 1 else None)
+                self._check_target(spec[1])
                 spec = spec[0]
             if all(leaf.shape.rank is not None for leaf in keras.tree.flatten(spec)):
                 self.check_data(spec)
@@ -291,6 +306,41 @@ class Model(keras.Model):
                 f"dataset of (x, y) pairs fit({self._pairs_cure})"
             )
 
+    # Saving: Keras keeps no state of layers that a constructor makes.
+
+    def get_config(self) -> dict:
+        config, states = super().get_config(), sublayers.states(self)
+        return {**config, "sublayers": states} if states else config
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Model":
+        states = config.get("sublayers")
+        arguments = {name: value for name, value in config.items() if name != "sublayers"}
+        model = super().from_config(cls._deserialized(arguments, custom_objects), custom_objects)
+        model.__dict__["_states_to_restore"] = states
+        if model.built:
+            model._restore_sublayers()
+        return model
+
+    @classmethod
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        """Arguments of the constructor, of a configuration in which objects are dicts."""
+        return config
+
+    def build_from_config(self, config: dict) -> None:
+        super().build_from_config(config)
+        self._restore_sublayers()
+
+    def _restore_sublayers(self) -> None:
+        """Gives the layers inside a built model the states that its configuration says."""
+        states = self.__dict__.pop("_states_to_restore", None)
+        if states is not None:
+            sublayers.restore(self, states)
+
+    def save_own_variables(self, store: Any) -> None:
+        sublayers.check_saved_whole(self)
+        super().save_own_variables(store)
+
     def check_weights(self) -> None:
         """Raises `ValueError` where a weight is NaN or infinite: all samples would be code 0."""
         if not bool(ops.convert_to_numpy(self._compiled("finite", self._weights_are_finite)())):
@@ -309,6 +359,7 @@ class Model(keras.Model):
         leaves = keras.tree.flatten(data) if isinstance(data, dict) else [data]
         if all(keras.ops.is_tensor(leaf) for leaf in leaves):
             return self._compiled(name, fn)(data)
+        check_ends(f"data of {name}()", data)
         parts: list = []
         for part in self._parts_of(name, fn, data, batch_size):
             parts.append(part)
@@ -333,18 +384,97 @@ class Model(keras.Model):
         else:
             batches = data
         empty = True
-        for batch in batches:
+        for batch in map(unpacked, batches):
             empty = False
-            yield keras.tree.map_structure(ops.convert_to_numpy, run(_as_tensors(batch)))
+            count = len(keras.tree.flatten(batch)[0])
+            made = run(_as_tensors(self._of_few_sizes(batch)))
+            yield _rows(keras.tree.map_structure(ops.convert_to_numpy, made), 0, count)
         if empty:
             raise ValueError(f"{name}() got an empty dataset")
 
+    def _of_few_sizes(self, batch: Any) -> Any:
+        """A batch with its last row repeated up to one of few sizes, if each is compiled anew."""
+        if not backend.is_compiled_by_size(False):
+            return batch
+        count = len(keras.tree.flatten(batch)[0])
+        more = [min(count, 1) * (sizes.rounded_up(count) - count)]
+
+        def padded(x: Any) -> np.ndarray:
+            x = ops.convert_to_numpy(x)
+            return np.concatenate([x, np.repeat(x[-1:], more, 0)])
+
+        return keras.tree.map_structure(padded, batch)
+
     def _compiled(self, name: str, fn: Callable, xla: bool = False) -> Callable:
-        """`fn` compiled, once under its name."""
-        compiled = self.__dict__.setdefault("_compiled_functions", {})
+        """`fn` compiled, once under its name and for the present network."""
+        if self._network_changed("_compiled_functions"):
+            self.__dict__["_compiled_functions"] = {}
+        compiled = self.__dict__["_compiled_functions"]
         if (name, xla) not in compiled:
             compiled[name, xla] = backend.jit(fn, self, xla)
         return compiled[name, xla]
+
+    def _network_changed(self, function: str) -> bool:
+        """Whether the network is another than when this was last asked for `function`.
+
+        The objects are held, so that no new one can have the identity of an old one.
+        """
+        present, seen = sublayers.network(self), self.__dict__.setdefault("_networks", {})
+        before, seen[function] = seen.get(function), present
+        return before is None or list(map(id, before)) != list(map(id, present))
+
+
+def unpacked(x: Any) -> Any:
+    """`x`, or what a tuple of one holds, such as batches of `from_tensor_slices((x,))`."""
+    return x[0] if isinstance(x, tuple) and len(x) == 1 else x
+
+
+def array_of(name: str, x: Any) -> Any:
+    """`x`, or an array if it is a list of numbers, of lists of numbers, and so on.
+
+    A list of arrays stays one, such as an iterable of batches.
+    """
+    first = x
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if not isinstance(x, (list, tuple)) or np.ndim(first):
+        return x
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be an array or lists of equal lengths, got {x!r:.200}"
+        ) from error
+
+
+def spec_of(data: Any) -> Any:
+    """The spec of a dataset's batches; `data` itself if it is none."""
+    return unpacked(data.element_spec) if hasattr(data, "element_spec") else data
+
+
+def check_ends(name: str, data: Any, steps: str | None = None) -> None:
+    """Raises `ValueError` if `data` is a dataset that says it has no end, as after `repeat`.
+
+    Args:
+        name: of the data, for the message.
+        data: anything.
+        steps: an argument that would bound it.
+    """
+    if hasattr(data, "cardinality") and int(data.cardinality()) == _INFINITE:
+        bound = f"Give {steps}, or `take`" if steps else "`take`"
+        raise ValueError(
+            f"{name} must have an end, got an endless dataset. {bound} as many batches as needed"
+        )
+
+
+def deserialized(config: dict, names: Iterable[str], custom_objects: dict | None) -> dict:
+    """Returns a configuration whose entries `names` are objects again, if they are dicts."""
+    objects = {
+        name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+        for name in names
+        if isinstance(config.get(name), dict)
+    }
+    return {**config, **objects}
 
 
 def _check_ranks(caller: str, x: Any) -> None:

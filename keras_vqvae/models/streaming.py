@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
+from keras_vqvae.models import sizes
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
-from keras_vqvae.models.base import check_codes, positive_integer
+from keras_vqvae.models.base import array_of, check_codes, positive_integer
 
 
 def window(
@@ -58,6 +60,17 @@ def context_of(layer: Any) -> tuple[int, int]:
     return int(before), int(after)
 
 
+def _of_few_sizes(x: np.ndarray, unit: int = 1) -> np.ndarray:
+    """`x`, where each size is compiled for itself padded to one of few, in whole units.
+
+    What is new in the outputs does not see what follows.
+    """
+    if not backend.is_compiled_by_size(False):
+        return x
+    units = x.shape[1] // unit
+    return np.pad(x, [(0, 0), (0, (sizes.rounded_up(units) - units) * unit)])
+
+
 class Streaming:
     """Encodes and decodes sound chunk by chunk, in the end the same as the whole at once.
 
@@ -82,7 +95,7 @@ class Streaming:
         seed: of a WaveNet's drawing, an int of 32 bits; None for one at random.
         temperature: of a WaveNet's drawing.
         jit_compile: whether TensorFlow compiles a WaveNet's loop by XLA, several times as fast;
-            seconds for each number of codes that a chunk can have. For chunks of one length.
+            seconds for each of the powers of two that make up the number of codes of a chunk.
 
     Raises:
         ValueError: encoder or decoder do not say their context, or an argument is out of its range.
@@ -104,8 +117,6 @@ class Streaming:
         self._jit_compile = jit_compile
         self._temperature = checked_temperature(temperature)
         model.check_weights()
-        self._encoder_context = context_of(model.encoder)
-        self._decoder_context = context_of(model.decoder)
         self.reset()
 
     @property
@@ -125,9 +136,11 @@ class Streaming:
         self._reset_decoding()
 
     def _reset_encoding(self) -> None:
+        self._encoder_context = context_of(self.model.encoder)
         self._samples, self._codes_given = np.zeros((self.batch, 0), "float32"), 0
 
     def _reset_decoding(self) -> None:
+        self._decoder_context = context_of(self.model.decoder)
         self._codes, self._frames_given = np.zeros((self.batch, 0), "int32"), 0
         if self.model.is_autoregressive:
             self._state = self.model.decoder.initial_state(self.batch)
@@ -169,7 +182,7 @@ class Streaming:
         Raises:
             ValueError: they are not.
         """
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        codes = np.asarray(ops.convert_to_numpy(array_of("codes", codes)))
         check_codes(codes, (None,), self.model.num_codes)
         if len(codes) != self.batch:
             raise ValueError(f"codes must be of {self.batch} streams, got {len(codes)}")
@@ -203,6 +216,7 @@ class Streaming:
         if end > start:
             inside = samples if last else samples[:, : samples.shape[1] // unit * unit]
             padded = np.pad(inside, [(0, 0), (0, -inside.shape[1] % unit)])
+            padded = padded if last else _of_few_sizes(padded, unit)
             codes = self.model.encode(padded, batch_size=self.batch)[:, start:end]
         self._samples, self._codes_given = samples[:, keep * unit :], end - keep
         return codes
@@ -218,27 +232,35 @@ class Streaming:
                     "a stream of a WaveNet ends after 2,147,483,647 samples: decode_end(), and "
                     "begin another"
                 )
-            made, self._state = model.generate_chunk(
-                self._state,
-                self._data(chunk),
-                np.int32(self.seed),
-                self._temperature,
-                self._jit_compile,
-            )
             self._frames_given = given
-            return ops.convert_to_numpy(made)
+            return self._generate(chunk)
         codes, start, end, keep = window(
             self._codes, chunk, self._frames_given, last, 1, self._decoder_context
         )
         codes = ops.convert_to_numpy(codes)
         # A speaker that is missing is named before latency has passed.
-        data = self._data(codes) if codes.shape[1] else {}
+        data = self._data(codes if last else _of_few_sizes(codes)) if codes.shape[1] else {}
         made = np.zeros((self.batch, 0), "float32")
         if end > start:
             whole = self._decode_whole(data, start, end)
             made = whole[:, start * unit : end * unit]
         self._codes, self._frames_given = codes[:, keep:], end - keep
         return made
+
+    def _generate(self, codes: np.ndarray) -> np.ndarray:
+        count, made, start = codes.shape[1], [], 0
+        by_size = backend.is_compiled_by_size(self._jit_compile)
+        for size in sizes.powers_of_two(count) if by_size else [count]:
+            part, self._state = self.model.generate_chunk(
+                self._state,
+                self._data(codes[:, start : start + size]),
+                np.int32(self.seed),
+                self._temperature,
+                self._jit_compile,
+            )
+            made.append(ops.convert_to_numpy(part))
+            start += size
+        return np.concatenate(made, 1)
 
     def _decode_whole(self, data: dict, start: int, end: int) -> np.ndarray:
         if not self.model.has_source:

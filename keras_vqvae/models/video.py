@@ -1,7 +1,7 @@
 """Prediction of video in the space of codes, given actions."""
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -10,8 +10,15 @@ from keras import ops
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.past_frames import PastFrames
+from keras_vqvae.models import sizes
 from keras_vqvae.models.autoregressive import CODES_A_CALL, checked_options, checked_seed
-from keras_vqvae.models.base import Model, check_codes, is_batch_of, positive_integer
+from keras_vqvae.models.base import (
+    Model,
+    check_codes,
+    deserialized,
+    is_batch_of,
+    positive_integer,
+)
 from keras_vqvae.models.pixelcnn import PixelCNN
 from keras_vqvae.models.progress import Progress
 from keras_vqvae.models.video_vqvae import VideoVQVAE
@@ -151,10 +158,10 @@ class VideoPredictor(Model):
         if not isinstance(context_dropout, (int, float)) or not 0 <= context_dropout < 1:
             raise ValueError(f"context_dropout must be in [0, 1), got {context_dropout!r}")
         self.context_dropout = context_dropout
-        self._seeds = keras.random.SeedGenerator(seed) if context_dropout else None
+        self._seeds = keras.random.SeedGenerator(seed, name="seeds") if context_dropout else None
         self.guidance = guidance
         dtype = self.dtype_policy
-        self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype)
+        self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype, name="past")
         self.frame_model = PixelCNN(
             self.grid_shape,
             vqvae.num_codes,
@@ -163,11 +170,12 @@ class VideoPredictor(Model):
             num_layers=num_layers,
             kernel_size=kernel_size,
             dtype=dtype,
+            name="frame_model",
         )
         codes = keras.KerasTensor((None, *self.grid_shape), "int32")
         vector = tuple(vqvae.quantizer.decode(codes).shape[1:])
-        self._changes = keras.layers.Dense(vector[-1], dtype=dtype)
-        self._scale = keras.layers.Dense(1, dtype=dtype)
+        self._changes = keras.layers.Dense(vector[-1], dtype=dtype, name="changes")
+        self._scale = keras.layers.Dense(1, dtype=dtype, name="scale")
         for layer in (self._changes, self._scale):
             layer.build((None, *self.grid_shape, hidden))
         self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
@@ -269,6 +277,12 @@ class VideoPredictor(Model):
             codes = self.encode_frames(functional.never_empty(x["frames"]))
         return ops.stop_gradient(codes), x.get("actions")
 
+    @overload
+    def encode_frames(self, frames: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def encode_frames(self, frames: Any, batch_size: int = 64) -> Any: ...
+
     def encode_frames(self, frames: Any, batch_size: int = 64) -> Any:
         """Codes of frames.
 
@@ -279,6 +293,7 @@ class VideoPredictor(Model):
         Returns:
             int32 `(batch, time / frames_per_code, *grid_shape)`.
         """
+        frames = np.asarray(frames) if isinstance(frames, (list, tuple)) else frames
         if isinstance(self.vqvae, VideoVQVAE):
             return self._by_vqvae("encode", frames, max(1, batch_size // (frames.shape[1] or 1)))
         codes = self._by_vqvae("encode", _fold(frames), batch_size)
@@ -295,6 +310,7 @@ class VideoPredictor(Model):
         Returns:
             uint8 `(batch, steps * frames_per_code, height, width, channels)`.
         """
+        past, codes = (np.asarray(x) if isinstance(x, list) else x for x in (past, codes))
         if isinstance(self.vqvae, VideoVQVAE):
             join = np.concatenate if isinstance(codes, np.ndarray) else ops.concatenate
             whole = join([past[:, -self.codes_kept :], codes], 1)
@@ -375,6 +391,12 @@ class VideoPredictor(Model):
             outputs["codes"], ops.cast(outputs["outputs"], "float32"), from_logits=True
         )
         return ops.sum(nats, (1, 2, 3)) / math.log(2.0)
+
+    @overload
+    def log_prob(self, x: np.ndarray, batch_size: int = 16) -> np.ndarray: ...
+
+    @overload
+    def log_prob(self, x: Any, batch_size: int = 16) -> Any: ...
 
     def log_prob(self, x: Any, batch_size: int = 16) -> Any:
         """Log-probability in nats of the frames after the first `context_frames`, given those.
@@ -586,7 +608,9 @@ class VideoPredictor(Model):
         self._check_context(past_steps * self.frames_per_code)
         options = checked_options(self.num_codes, temperature, top_k, top_p)
         seed = checked_seed(seed)
+        few_sizes = backend.is_compiled_by_size(bool(self.compiled and self.jit_compile))
         batch_size = min(positive_integer("batch_size", batch_size), max(n, 1))
+        batch_size = sizes.rounded_up(batch_size) if few_sizes else batch_size
         vectors = self._future(actions, n, steps)
         steps = vectors.shape[1]
         self.check_weights()
@@ -594,11 +618,12 @@ class VideoPredictor(Model):
             return np.zeros((n, steps, *self.grid_shape), "int32")
         # Long work is done in several calls, for progress and interruption.
         a_call = max(1, CODES_A_CALL // (batch_size * math.prod(self.grid_shape)))
-        # In parts of one length: another would be compiled anew.
-        a_call = max(part for part in range(1, a_call + 1) if steps % part == 0)
+        a_call = sizes.part_of(steps, a_call, few_sizes)
+        if few_sizes:  # whole parts, of which what is too much is drawn for nothing
+            vectors = np.pad(vectors, [(0, 0), (0, -steps % a_call), (0, 0)], mode="edge")
         progress = Progress(-(-n // batch_size) * -(-steps // a_call), verbose)
         run = self._run()
-        drawn = np.zeros((n, steps, *self.grid_shape), "int32")
+        drawn = np.zeros((n, vectors.shape[1], *self.grid_shape), "int32")
         for first in range(0, n, batch_size):
             # The last batch is filled up: another size would be compiled anew.
             some = np.minimum(np.arange(first, first + batch_size), n - 1)
@@ -613,7 +638,7 @@ class VideoPredictor(Model):
                     :keep
                 ]
                 progress.advance()
-        return drawn
+        return drawn[:, :steps]
 
     def start(self, context: Any) -> dict[str, Any]:
         """What `step` begins from.
@@ -773,11 +798,8 @@ class VideoPredictor(Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "VideoPredictor":
-        config = dict(config)
-        if isinstance(config["vqvae"], dict):
-            config["vqvae"] = keras.saving.deserialize_keras_object(config["vqvae"], custom_objects)
-        return cls(**config)
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        return deserialized(config, ["vqvae"], custom_objects)
 
 
 class _Frames:

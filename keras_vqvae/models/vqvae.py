@@ -1,16 +1,17 @@
 """The VQ-VAE: encoder, quantizer, decoder."""
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_vqvae import functional
 from keras_vqvae.backend import Tensor
 from keras_vqvae.likelihoods import Gaussian, Likelihood
 from keras_vqvae.models.autoencoder import Autoencoder
-from keras_vqvae.models.base import check_codes, is_batch_of
+from keras_vqvae.models.base import array_of, check_codes, is_batch_of
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -67,6 +68,7 @@ class VQVAE(Autoencoder):
             )
         self._build_networks((None, *input_shape[1:]))
         self.image_shape = tuple(input_shape[1:])
+        self._restore_sublayers()
 
     def _build_networks(self, shape: tuple) -> None:
         latents = keras.KerasTensor(shape, self.compute_dtype)
@@ -172,6 +174,12 @@ class VQVAE(Autoencoder):
         reconstruction = -ops.mean(log_prob, tuple(range(1, len(log_prob.shape))))
         return self._total_loss(reconstruction, outputs)
 
+    @overload
+    def encode(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def encode(self, images: Any, batch_size: int = 64) -> Any: ...
+
     def encode(self, images: Any, batch_size: int = 64) -> Any:
         """Codes of pictures.
 
@@ -190,12 +198,18 @@ class VQVAE(Autoencoder):
             self.check_data(images)
         return self._in_batches("encode", self._encode, images, batch_size)
 
+    @overload
+    def decode(self, codes: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def decode(self, codes: Any, batch_size: int = 64) -> Any: ...
+
     def decode(self, codes: Any, batch_size: int = 64) -> Any:
         """Pictures of codes: the likelihood's mean.
 
         Args:
-            codes: integers `(batch, *grid_shape)` in [0, num_codes): an array, a tensor, or a
-                dataset of such batches.
+            codes: integers `(batch, *grid_shape)` in [0, num_codes): an array, lists of numbers, a
+                tensor, or a dataset of such batches.
             batch_size: pictures at a time, for arrays.
 
         Returns:
@@ -204,9 +218,16 @@ class VQVAE(Autoencoder):
         Raises:
             ValueError: wrong dtype or shape, or (arrays) codes out of range.
         """
+        codes = array_of("codes", codes)
         if hasattr(codes, "shape"):
             self.check_codes(codes)
         return self._in_batches("decode", self._decode, codes, batch_size)
+
+    @overload
+    def reconstruct(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
+
+    @overload
+    def reconstruct(self, images: Any, batch_size: int = 64) -> Any: ...
 
     def reconstruct(self, images: Any, batch_size: int = 64) -> Any:
         """Pictures after encoding and decoding; takes and returns what `encode` takes."""

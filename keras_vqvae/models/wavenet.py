@@ -11,8 +11,9 @@ from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.wavenet import DILATIONS, Generator, WaveNetStack
 from keras_vqvae.likelihoods import Categorical, Discrete
+from keras_vqvae.models import sizes
 from keras_vqvae.models.autoregressive import Autoregressive
-from keras_vqvae.models.base import is_batch_of, positive_integer
+from keras_vqvae.models.base import deserialized, is_batch_of, positive_integer, spec_of
 
 
 class LevelEmbedding(keras.layers.Layer):
@@ -27,9 +28,9 @@ class LevelEmbedding(keras.layers.Layer):
         dtype = self.dtype_policy
         self._by_level = levels <= self._MOST_VECTORS
         self._map: keras.layers.Layer = (
-            keras.layers.Embedding(levels, channels, dtype=dtype)
+            keras.layers.Embedding(levels, channels, dtype=dtype, name="map")
             if self._by_level
-            else keras.layers.Dense(channels, dtype=dtype)
+            else keras.layers.Dense(channels, dtype=dtype, name="map")
         )
 
     def build(self, codes_shape: tuple | None = None) -> None:
@@ -55,7 +56,7 @@ def network(
     """A WaveNet over the levels of a likelihood: its input layer, and what makes its parameters."""
     for name, size in {"channels": channels, "skip_channels": skip_channels}.items():
         positive_integer(name, size)
-    inputs = LevelEmbedding(likelihood.levels, channels, dtype=dtype)
+    inputs = LevelEmbedding(likelihood.levels, channels, dtype=dtype, name="inputs")
     stack = WaveNetStack(
         likelihood.num_outputs,
         channels,
@@ -63,6 +64,7 @@ def network(
         kernel_size=kernel_size,
         dilations=dilations,
         dtype=dtype,
+        name="stack",
     )
     return inputs, stack
 
@@ -162,7 +164,7 @@ class WaveNet(Autoregressive):
             self.likelihood, channels, skip_channels, kernel_size, dilations, dtype
         )
         self._classes = (
-            keras.layers.Embedding(self.num_classes, channels, dtype=dtype)
+            keras.layers.Embedding(self.num_classes, channels, dtype=dtype, name="classes")
             if self.num_classes
             else None
         )
@@ -224,6 +226,17 @@ class WaveNet(Autoregressive):
         codes, length = (x["codes"], x.get("length")) if isinstance(x, dict) else (x, None)
         return ops.sum(after(valid(codes, length), self._left_out), -1)
 
+    def _of_few_sizes(self, batch: Any) -> Any:
+        """Sequences too are made longer, which are all that goes through here, for `log_prob`."""
+        if not backend.is_compiled_by_size(False):
+            return batch
+        parts = dict(batch) if isinstance(batch, dict) else {"codes": batch}
+        codes = ops.convert_to_numpy(parts["codes"])
+        n, steps = codes.shape
+        parts.setdefault("length", np.full((n,), steps, "int32"))
+        codes = np.pad(codes, [(0, 0), (0, sizes.rounded_up(steps) - steps)])
+        return super()._of_few_sizes({**parts, "codes": codes})
+
     def _log_prob(self, x: Any) -> Tensor:
         log_prob, mask = self._per_position(x, self(x))
         return ops.sum(log_prob * mask, -1)
@@ -235,7 +248,7 @@ class WaveNet(Autoregressive):
 
     def _check_input(self, caller: str, x: Any) -> None:
         super()._check_input(caller, x)
-        codes = x["codes"] if isinstance(x, dict) else getattr(x, "element_spec", x)
+        codes = spec_of(x)
         codes = codes["codes"] if isinstance(codes, dict) else codes
         if caller != "predict" and hasattr(codes, "shape"):
             length = x.get("length") if isinstance(x, dict) else None
@@ -256,11 +269,6 @@ class WaveNet(Autoregressive):
     def draw(self, logits: Tensor, u: Tensor, options: sampling.Options) -> Tensor:
         return self.likelihood.draw(logits, u, options)
 
-    def _columns_of(self, grid: tuple) -> int:
-        # Rows mean nothing here but places to pause at.
-        divisors = [n for n in range(64, 1025) if grid[0] % n == 0]
-        return divisors[-1] if divisors else grid[0]
-
     def get_config(self) -> dict:
         config = super().get_config()
         del config["grid_shape"], config["condition_channels"]
@@ -273,8 +281,8 @@ class WaveNet(Autoregressive):
         }
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "WaveNet":
-        return cls(**with_likelihood(config, custom_objects))
+    def _deserialized(cls, config: dict, custom_objects: dict | None) -> dict:
+        return deserialized(config, ["likelihood"], custom_objects)
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -439,7 +447,7 @@ class WaveNetDecoder(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "WaveNetDecoder":
-        return cls(**with_likelihood(config, custom_objects))
+        return cls(**deserialized(config, ["likelihood"], custom_objects))
 
 
 def checked_discrete(likelihood: Any) -> Discrete | None:
@@ -450,14 +458,6 @@ def checked_discrete(likelihood: Any) -> Discrete | None:
             f"{likelihood!r}"
         )
     return likelihood
-
-
-def with_likelihood(config: dict, custom_objects: dict | None = None) -> dict:
-    """A configuration in which the likelihood is an object again."""
-    likelihood = config.get("likelihood")
-    if isinstance(likelihood, dict):
-        likelihood = keras.saving.deserialize_keras_object(likelihood, custom_objects)
-    return {**config, "likelihood": likelihood}
 
 
 def valid(x: Tensor, length: Tensor | None) -> Tensor:

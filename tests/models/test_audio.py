@@ -375,12 +375,15 @@ def test_what_a_clip_is_drawn_from_is_its_own() -> None:
 @pytest.mark.parametrize("most", [64, 7, 1])
 def test_codes_are_spread_over_calls(most: int) -> None:
     for length in range(1, 6 * most):
-        each = audio.codes_a_call(length, most)
-        drawn = -(-length // each) * each
-        assert each <= most and (drawn == length or length > most)
-        assert drawn <= 1.25 * length + 2, "much is drawn for nothing"
-    sizes = {audio.codes_a_call(length, most) for length in range(most + 1, 100 * most)}
-    assert len(sizes) <= 5, "compiled anew for each length"
+        each = sizes.part_of(length, most, few_sizes=True)
+        assert each <= most
+        assert -(-length // each) * each <= 1.25 * length + 2, "much is drawn for nothing"
+        each = sizes.part_of(length, most, few_sizes=False)
+        assert each <= most and -(-length // each) == -(-length // most)
+        assert sum(sizes.powers_of_two(length)) == length
+    long = {sizes.part_of(length, most, True) for length in range(most + 1, 100 * most)}
+    assert len(long) <= 5, "compiled anew for each length"
+    assert len({sizes.part_of(length, most, True) for length in range(1, most + 1)}) <= 20
 
 
 @pytest.mark.parametrize("kernel_size", [2, 3])
@@ -851,7 +854,7 @@ def test_datasets_that_do_not_fit() -> None:
         make().encode(widths)
     with pytest.raises(ValueError, match="takes arrays, not a dataset: call it for each batch"):
         make().reconstruction_loss(widths)
-    with pytest.raises(ValueError, match="take waveforms, not a dataset: call them for each batch"):
+    with pytest.raises(ValueError, match="takes arrays, not a dataset: call it for each batch"):
         make(num_speakers=3).convert(widths, 0)
     unknown = tf.data.Dataset.from_tensors({**data(2), "speaker": np.array([1, 7], "int32")})
     model = make(num_speakers=3)
