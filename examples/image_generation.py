@@ -11,6 +11,29 @@ import json
 import time
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
+    parser.add_argument("--hidden", type=int, default=64, help="channels of the prior")
+    parser.add_argument("--layers", type=int, default=8, help="of the prior")
+    parser.add_argument("--steps", type=int, default=6000, help="training steps")
+    parser.add_argument("--batch", type=int, default=8, help="grids a step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
+    parser.add_argument("--epochs", type=int, default=10, help="parts to divide the steps into")
+    parser.add_argument("--samples", type=int, default=24, help="images to draw")
+    parser.add_argument("--temperature", type=float, default=0.9, help="of the samples")
+    args = parser.parse_args()
+    if args.samples < 1 or not 1 <= args.epochs <= args.steps:
+        parser.error("--samples must be at least 1, --epochs too, and --steps as many as --epochs")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import image_reconstruction
 import keras
 import numpy as np
@@ -64,22 +87,10 @@ def train(args: argparse.Namespace, codes: np.ndarray, unseen: np.ndarray, num_c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
-    parser.add_argument("--hidden", type=int, default=64, help="channels of the prior")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6000, help="training steps")
-    parser.add_argument("--batch", type=int, default=8, help="grids a step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
-    parser.add_argument("--epochs", type=int, default=10, help="parts to divide the steps into")
-    parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--temperature", type=float, default=0.9)
-    args = parser.parse_args()
-    if args.samples < 1 or not 1 <= args.epochs <= args.steps:
-        parser.error("--samples must be at least 1, --epochs too, and --steps as many as --epochs")
+    args = arguments()
     if not (args.run / "report.html").exists() or not (args.run / "model.keras").exists():
-        parser.error(f"run: {args.run} holds no finished run of image_reconstruction.py")
-    args.out = runs.open_run(args.run / "prior", vars(args), parser.error)
+        raise ValueError(f"run: {args.run} holds no finished run of image_reconstruction.py")
+    args.out = runs.open_run(args.run / "prior", vars(args))
     vqvae = keras.models.load_model(args.run / "model.keras")
     pictures, unseen = load(args.run)
     codes = vqvae.encode(pictures)
@@ -114,7 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

@@ -11,6 +11,25 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 import argparse
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
+    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
+    parser.add_argument("--size", type=int, default=64, help="side of pictures, folder or TFDS")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
+    parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
+    parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
+    parser.add_argument("--epochs", type=int, default=19, help="parts to divide training into")
+    parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 from support import runs, scores
@@ -90,18 +109,9 @@ def evaluate(args: argparse.Namespace, vqvae: ImageVQVAE, seen: np.ndarray, unse
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
-    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
-    parser.add_argument("--size", type=int, default=64, help="side of pictures, folder or TFDS")
-    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
-    parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
-    parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
-    parser.add_argument("--epochs", type=int, default=19)
-    parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
-    args = parser.parse_args()
+    args = arguments()
     out = args.out or Path("runs") / Path(args.data).name
-    args.out = runs.open_run(out, vars(args), parser.error)
+    args.out = runs.open_run(out, vars(args))
     pictures, unseen = load(args)
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
     metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
@@ -114,7 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

@@ -27,11 +27,47 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument(
+        "--preset", choices=("tiny", "small", "paper"), default="tiny", help="of networks"
+    )
+    parser.add_argument("--data", type=Path, help="a folder with one sub-folder a speaker")
+    parser.add_argument("--speakers", help="with commas, out of those of data.debian_speech")
+    parser.add_argument("--out", type=Path, help="default runs/speaker_conversion_PRESET")
+    parser.add_argument(
+        "--downsampling",
+        type=int,
+        choices=(64, 160, 320),
+        help="samples a code; default that of the preset",
+    )
+    parser.add_argument("--steps", type=int, help="of training each network")
+    parser.add_argument("--minutes", type=float, help="of training, for the preset small")
+    parser.add_argument("--judges", type=Path, help="folder of trained judges; default OUT/judges")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unusable files")
+    parser.add_argument("--yes", action="store_true", help="train the preset paper, at its cost")
+    args = parser.parse_args(argv)
+    for name in ("steps", "minutes"):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            parser.error(f"--{name} must be positive")
+    if args.minutes and (args.preset != "small" or args.steps):
+        parser.error("--minutes is for the preset small, in place of --steps")
+    if args.data and args.speakers:
+        parser.error("--speakers is of the recordings that come without --data")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 import tensorflow as tf
 from support import checks, conversion, listening, runs
-from support.speech_networks import PRESETS, STRIDES, Preset, compiled
+from support.speech_networks import PRESETS, Preset, compiled
 
 from keras_vqvae import AudioVQVAE, WaveNet, callbacks, export_savedmodel
 from keras_vqvae.data.audio_corpus import Corpus
@@ -274,30 +310,12 @@ def say_cost(run: Run) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="tiny")
-    parser.add_argument("--data", type=Path, help="a folder with one sub-folder a speaker")
-    parser.add_argument("--speakers", help="with commas, out of those of data.debian_speech")
-    parser.add_argument("--out", type=Path, help="default runs/speaker_conversion_PRESET")
-    parser.add_argument("--downsampling", type=int, choices=STRIDES, help="samples a code")
-    parser.add_argument("--steps", type=int, help="of training each network")
-    parser.add_argument("--minutes", type=float, help="of training, for the preset small")
-    parser.add_argument("--judges", type=Path, help="folder of trained judges; default OUT/judges")
-    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unusable files")
-    parser.add_argument("--yes", action="store_true", help="train the preset paper, at its cost")
-    args = parser.parse_args(argv)
-    for name in ("steps", "minutes"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            parser.error(f"--{name} must be positive")
-    if args.minutes and (args.preset != "small" or args.steps):
-        parser.error("--minutes is for the preset small, in place of --steps")
-    if args.data and args.speakers:
-        parser.error("--speakers is of the recordings that come without --data")
+    args = arguments(argv)
     preset = with_steps(PRESETS[args.preset], args.steps)
     free = ("judges", "yes")  # they change no result
-    arguments = {name: value for name, value in vars(args).items() if name not in free}
+    decisive = {name: value for name, value in vars(args).items() if name not in free}
     out = args.out or Path("runs") / f"speaker_conversion_{args.preset}"
-    out = runs.open_run(out, json.loads(json.dumps(arguments, default=str)), parser.error)
+    out = runs.open_run(out, json.loads(json.dumps(decisive, default=str)))
     if args.data:
         corpora = conversion.read_folder(args.data, preset.sample_rate, args.skip_corrupt)
     else:
@@ -343,7 +361,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    raise SystemExit(main())

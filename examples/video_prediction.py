@@ -25,6 +25,41 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument(
+        "--preset", choices=("tiny", "small"), default="tiny", help="of networks"
+    )
+    parser.add_argument("--data", type=Path, help="a folder of episodes; see data.video")
+    parser.add_argument("--size", type=int, default=64, help="side of the frames of videos")
+    parser.add_argument(
+        "--actions",
+        help="with --data: names of the actions or buttons, with commas; what is called left and "
+        "right turns, and is measured by that",
+    )
+    parser.add_argument(
+        "--frame-skip", type=int, default=1, help="with --data: keep every so many-th frame"
+    )
+    parser.add_argument("--out", type=Path, help="default runs/video_prediction_PRESET")
+    parser.add_argument("--vqvae", help="a trained one: a .keras file, or a name in the zoo")
+    parser.add_argument(
+        "--frames-per-code", type=int, choices=(1, 2), default=1, help="2: a VideoVQVAE"
+    )
+    parser.add_argument("--steps", type=int, help="of training each network")
+    args = parser.parse_args(argv)
+    if args.vqvae and args.frames_per_code > 1:
+        parser.error("--frames-per-code is of a VQ-VAE that is trained here, without --vqvae")
+    if args.frame_skip < 1:
+        parser.error(f"--frame-skip must be at least 1, got {args.frame_skip}")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 from PIL import Image
@@ -147,10 +182,10 @@ def unseen(episodes: list[Episode], train: list[Episode]) -> list[Episode]:
     for episode in episodes:
         new = np.array([frame.tobytes() not in known for frame in episode.frames])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], new, [False]])))
-        for begin, end in zip(edges[::2], edges[1::2], strict=True):
-            actions = None if episode.actions is None else episode.actions[begin:end]
-            name = f"{episode.name} and {begin} later"
-            stretches.append(Episode(episode.frames[begin:end], actions, name))
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
+            actions = None if episode.actions is None else episode.actions[first:last]
+            name = f"{episode.name} and {first} later"
+            stretches.append(Episode(episode.frames[first:last], actions, name))
     return stretches
 
 
@@ -424,37 +459,15 @@ def write_pictures(out: Path, shown: dict, brightened: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="tiny")
-    parser.add_argument("--data", type=Path, help="a folder of episodes; see data.video")
-    parser.add_argument("--size", type=int, default=64, help="side of the frames of videos")
-    parser.add_argument(
-        "--actions",
-        help="with --data: names of the actions or buttons, with commas; what is called left and "
-        "right turns, and is measured by that",
-    )
-    parser.add_argument(
-        "--frame-skip", type=int, default=1, help="with --data: keep every so many-th frame"
-    )
-    parser.add_argument("--out", type=Path, help="default runs/video_prediction_PRESET")
-    parser.add_argument("--vqvae", help="a trained one: a .keras file, or a name in the zoo")
-    parser.add_argument(
-        "--frames-per-code", type=int, choices=(1, 2), default=1, help="2: a VideoVQVAE"
-    )
-    parser.add_argument("--steps", type=int, help="of training each network")
-    args = parser.parse_args(argv)
-    if args.vqvae and args.frames_per_code > 1:
-        parser.error("--frames-per-code is of a VQ-VAE that is trained here, without --vqvae")
-    if args.frame_skip < 1:
-        parser.error(f"--frame-skip must be at least 1, got {args.frame_skip}")
+    args = arguments(argv)
     preset = dataclasses.replace(PRESETS[args.preset], frames_per_code=args.frames_per_code)
     if args.steps is not None:
         preset = dataclasses.replace(preset, vqvae_steps=args.steps, steps=args.steps)
     given = given_vqvae(args.vqvae) if args.vqvae else None  # or named, before anything is written
     out = args.out or Path("runs") / f"video_prediction_{args.preset}"
-    arguments = {name: str(value) for name, value in vars(args).items()}
-    arguments["recipe"] = str(preset)  # figures of another one are not kept
-    out = runs.open_run(out, arguments, parser.error)
+    decisive = {name: str(value) for name, value in vars(args).items()}
+    decisive["recipe"] = str(preset)  # figures of another one are not kept
+    out = runs.open_run(out, decisive)
     data = load(args, preset)
     if given is not None and not (out / "vqvae.keras").exists():
         given.save(out / "unfinished_vqvae.keras")
@@ -499,7 +512,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    raise SystemExit(main())

@@ -16,6 +16,29 @@ GPU raise --hidden, --layers and --steps, and --size to 128. The folder of the r
 import argparse
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="of JPEG, PNG, BMP or GIF files")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/your_own_images"), help="folder of the run"
+    )
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures")
+    parser.add_argument("--num-codes", type=int, default=512, help="size of the codebook")
+    parser.add_argument("--hidden", type=int, default=64, help="channels of both networks")
+    parser.add_argument("--layers", type=int, default=8, help="of the prior")
+    parser.add_argument("--steps", type=int, default=4000, help="training steps of each network")
+    args = parser.parse_args()
+    if args.steps < 1:
+        parser.error("--steps must be at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -53,20 +76,10 @@ def fit(model: keras.Model, train: np.ndarray, held_out: np.ndarray, rate: float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="of JPEG, PNG, BMP or GIF files")
-    parser.add_argument("--out", type=Path, default=Path("runs/your_own_images"))
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures")
-    parser.add_argument("--num-codes", type=int, default=512)
-    parser.add_argument("--hidden", type=int, default=64, help="channels of both networks")
-    parser.add_argument("--layers", type=int, default=8, help="of the prior")
-    parser.add_argument("--steps", type=int, default=4000, help="training steps of each network")
-    args = parser.parse_args()
-    if args.steps < 1:
-        parser.error("--steps must be at least 1")
+    args = arguments()
     savedmodel = args.out / "savedmodel" / "1"
     if savedmodel.exists():
-        parser.error(f"--out: {args.out} holds a finished run; name another folder")
+        raise ValueError(f"--out: {args.out} holds a finished run; name another folder")
     args.out.mkdir(parents=True, exist_ok=True)
     folder = args.folder or recorded_pictures(args.out / "pictures")
     files, _ = check_folder(folder)
@@ -99,7 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

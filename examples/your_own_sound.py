@@ -19,9 +19,36 @@ The folder of the run then holds
 import argparse
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="of WAV, FLAC, Ogg or MP3 files")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/your_own_sound"), help="folder of the run"
+    )
+    parser.add_argument("--speakers", action="store_true", help="sub-folders are speakers")
+    parser.add_argument("--sample-rate", type=int, default=8000, help="Hz")
+    parser.add_argument("--num-codes", type=int, default=512, help="size of the codebook")
+    parser.add_argument("--hidden", type=int, default=128, help="channels of both networks")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of each network")
+    args = parser.parse_args()
+    for name in ("sample_rate", "num_codes", "hidden", "steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.speakers and args.sample_rate < LEAST_SAMPLE_RATE:
+        parser.error(
+            f"--speakers follows their pitch: --sample-rate must be at least {LEAST_SAMPLE_RATE}"
+        )
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
-import soundfile
 import tensorflow as tf
 from support import listening
 
@@ -56,10 +83,16 @@ def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list
     for file in good:
         if args.speakers and file.parent == folder:
             print(f"left out: {file}: in no speaker's folder")
-        elif soundfile.info(file).duration * args.sample_rate < SAMPLES_A_CODE:
+            continue
+        try:
+            waveform = audio.read(file, args.sample_rate, channels="mix")
+        except ValueError as problem:  # such as no sample at this rate
+            print(f"left out: {problem}")
+            continue
+        if len(waveform) < SAMPLES_A_CODE:
             print(f"left out: {file}: shorter than one code, {SAMPLES_A_CODE} samples")
         else:
-            kept.append((audio.read(file, args.sample_rate, channels="mix"), file))
+            kept.append((waveform, file))
     if not kept:
         raise ValueError(f"{folder} holds no clip that can be used")
     waveforms, files = (list(column) for column in zip(*kept, strict=True))
@@ -116,25 +149,10 @@ def fit(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="of WAV, FLAC, Ogg or MP3 files")
-    parser.add_argument("--out", type=Path, default=Path("runs/your_own_sound"))
-    parser.add_argument("--speakers", action="store_true", help="sub-folders are speakers")
-    parser.add_argument("--sample-rate", type=int, default=8000, help="Hz")
-    parser.add_argument("--num-codes", type=int, default=512)
-    parser.add_argument("--hidden", type=int, default=128, help="channels of both networks")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of each network")
-    args = parser.parse_args()
-    for name in ("sample_rate", "num_codes", "hidden", "steps"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if args.speakers and args.sample_rate < LEAST_SAMPLE_RATE:
-        parser.error(
-            f"--speakers follows their pitch: --sample-rate must be at least {LEAST_SAMPLE_RATE}"
-        )
+    args = arguments()
     savedmodel = args.out / "savedmodel" / "1"
     if savedmodel.exists():
-        parser.error(f"--out: {args.out} holds a finished run; name another folder")
+        raise ValueError(f"--out: {args.out} holds a finished run; name another folder")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.folder is None:
         args.folder, args.speakers = recorded_speech(args.out / "sound", args.sample_rate), True
@@ -212,7 +230,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

@@ -1,7 +1,6 @@
 """The folder of a run: one set of arguments, files that are whole or not there."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 
@@ -12,12 +11,13 @@ def write_json(path: Path, content: dict) -> None:
     unfinished.replace(path)
 
 
-def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:
-    """Makes the folder, or makes sure that the one there is of the same arguments.
+def open_run(out: Path, arguments: dict) -> Path:
+    """Makes the folder, or makes sure that the folder there is of the same arguments.
 
-    Calls `error` with a message where it cannot be written or holds another run.
+    Raises:
+        ValueError: it cannot be written, or it holds another run.
     """
-    free = ("out", "run", "skip_corrupt")  # they change no result
+    free = ("out", "run", "skip_corrupt", "verbose")  # they change no result
     arguments = json.loads(json.dumps({k: v for k, v in arguments.items() if k not in free}))
     path = out / "arguments.json"
     try:
@@ -26,11 +26,11 @@ def open_run(out: Path, arguments: dict, error: Callable[[str], None]) -> Path:
         if not path.exists() or list(out.iterdir()) == [path]:
             write_json(path, arguments)
     except OSError as problem:
-        error(f"--out: cannot write to {out}: {problem}")
+        raise ValueError(f"--out: cannot write to {out}: {problem}") from problem
     before = json.loads(path.read_text())
     if before != arguments:
         changed = {k: before.get(k) for k in arguments if before.get(k) != arguments[k]}
-        error(
+        raise ValueError(
             f"{out} holds a run with other arguments, {changed}; name another folder or remove it"
         )
     return out
