@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
@@ -21,13 +21,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/class_conditional"), help="folder of the run"
     )
-    parser.add_argument("--pictures", type=int, default=60_000, help="of the training set")
-    parser.add_argument("--codes", type=int, default=128, help="size of the codebook")
-    parser.add_argument("--vqvae-epochs", type=int, default=2, help="of the VQ-VAE")
-    parser.add_argument("--hidden", type=int, default=64, help="channels of the PixelCNN")
-    parser.add_argument("--layers", type=int, default=6, help="of the PixelCNN")
-    parser.add_argument("--epochs", type=int, default=4, help="of the PixelCNN")
-    parser.add_argument("--samples", type=int, default=500, help="of each class")
+    parser.add_argument("--pictures", type=positive, default=60_000, help="of the training set")
+    parser.add_argument("--codes", type=positive, default=128, help="size of the codebook")
+    parser.add_argument("--vqvae-epochs", type=positive, default=2, help="of the VQ-VAE")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels of the PixelCNN")
+    parser.add_argument("--layers", type=positive, default=6, help="of the PixelCNN")
+    parser.add_argument("--epochs", type=positive, default=4, help="of the PixelCNN")
+    parser.add_argument("--samples", type=positive, default=500, help="of each class")
     parser.add_argument("--temperature", type=float, default=0.9, help="of the samples")
     return parser.parse_args()
 

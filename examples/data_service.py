@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
@@ -41,11 +41,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="localhost", help="by which others reach this worker")
     parser.add_argument("--port", type=int, default=0, help="of this server")
     parser.add_argument(
-        "--workers", type=int, default=2, help="processes here, without --dispatcher"
+        "--workers", type=positive, default=2, help="processes here, without --dispatcher"
     )
-    parser.add_argument("--pictures", type=int, default=60_000, help="in the records")
-    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
-    parser.add_argument("--steps", type=int, default=200, help="timed batches")
+    parser.add_argument("--pictures", type=positive, default=60_000, help="in the records")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images in a batch")
+    parser.add_argument("--steps", type=positive, default=200, help="timed batches")
     args = parser.parse_args()
     if args.role == "worker" and not args.dispatcher:
         parser.error("--role worker needs --dispatcher HOST:PORT")

@@ -12,16 +12,16 @@ import argparse
 import os
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/distributed"), help="seen by all")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the frames")
-    parser.add_argument("--batch-size", type=int, default=32, help="of all devices together")
-    parser.add_argument("--frames", type=int, default=10_000, help="to record and train on")
-    parser.add_argument("--hidden", type=int, default=64, help="channels; the paper has 256")
+    parser.add_argument("--epochs", type=positive, default=5, help="passes over the frames")
+    parser.add_argument("--batch-size", type=positive, default=32, help="of all devices together")
+    parser.add_argument("--frames", type=positive, default=10_000, help="to record and train on")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels; the paper has 256")
     return parser.parse_args()
 
 

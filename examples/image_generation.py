@@ -11,23 +11,25 @@ import json
 import time
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
-    parser.add_argument("--hidden", type=int, default=64, help="channels of the prior")
-    parser.add_argument("--layers", type=int, default=8, help="of the prior")
-    parser.add_argument("--steps", type=int, default=6000, help="training steps")
-    parser.add_argument("--batch", type=int, default=8, help="grids a step")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels of the prior")
+    parser.add_argument("--layers", type=positive, default=8, help="of the prior")
+    parser.add_argument("--steps", type=positive, default=6000, help="training steps")
+    parser.add_argument("--batch", type=positive, default=8, help="grids a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
-    parser.add_argument("--epochs", type=int, default=10, help="parts to divide the steps into")
-    parser.add_argument("--samples", type=int, default=24, help="images to draw")
+    parser.add_argument(
+        "--epochs", type=positive, default=10, help="parts to divide the steps into"
+    )
+    parser.add_argument("--samples", type=positive, default=24, help="images to draw")
     parser.add_argument("--temperature", type=float, default=0.9, help="of the samples")
     args = parser.parse_args()
-    if args.samples < 1 or not 1 <= args.epochs <= args.steps:
-        parser.error("--samples must be at least 1, --epochs too, and --steps as many as --epochs")
+    if args.epochs > args.steps:
+        parser.error(f"--steps must be at least --epochs={args.epochs}, got {args.steps}")
     return args
 
 

@@ -11,19 +11,21 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 import argparse
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
-    parser.add_argument("--size", type=int, default=64, help="side of pictures, folder or TFDS")
+    parser.add_argument(
+        "--size", type=positive, default=64, help="side of pictures, folder or TFDS"
+    )
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
-    parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
-    parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
-    parser.add_argument("--epochs", type=int, default=19, help="parts to divide training into")
-    parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
+    parser.add_argument("--frames", type=positive, default=30_000, help="training pictures at most")
+    parser.add_argument("--hidden", type=positive, default=96, help="channels; the paper has 256")
+    parser.add_argument("--epochs", type=positive, default=19, help="parts to divide training into")
+    parser.add_argument("--steps", type=positive, default=600, help="steps an epoch, of 8 pictures")
     return parser.parse_args()
 
 

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the pictures")
+    parser.add_argument("--epochs", type=positive, default=3, help="passes over the pictures")
     return parser.parse_args()
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 # Of the decoder, by codes a second; their product is the samples a code stands for.
 STRIDES = {25: (8, 5, 4, 4), 50: (5, 4, 4, 4), 100: (5, 4, 4, 2)}
@@ -43,22 +43,19 @@ def arguments() -> argparse.Namespace:
         help="codes a second",
     )
     parser.add_argument("--minutes", type=float, default=10, help="of training, each model")
-    parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
+    parser.add_argument("--codes", type=positive, default=512, help="size of the codebook")
     parser.add_argument(
         "--encoder",
         choices=("spectrogram", "waveform"),
         default="spectrogram",
         help="what it begins with; the paper's is of the waveform",
     )
-    parser.add_argument("--batch", type=int, default=8, help="crops in a batch")
-    parser.add_argument("--crop", type=int, default=16000, help="samples")
-    parser.add_argument("--epoch", type=int, default=20, help="steps in a line of progress")
+    parser.add_argument("--batch", type=positive, default=8, help="crops in a batch")
+    parser.add_argument("--crop", type=positive, default=16000, help="samples")
+    parser.add_argument("--epoch", type=positive, default=20, help="steps in a line of progress")
     args = parser.parse_args()
     if args.minutes <= 0 or args.crop % 640:
         parser.error("--minutes must be positive, and --crop a multiple of 640 samples")
-    for name in ("codes", "batch", "epoch"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
     return args
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 CHUNK = 250  # steps in one program
 
@@ -197,14 +197,17 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             )
             continue
         one.add_argument("model", type=Path, help="the file to write, NAME.keras")
-        one.add_argument("--steps", type=int, help="default those of the preset")
-        one.add_argument("--batch-size", type=int, help="default that of the preset")
+        one.add_argument("--steps", type=positive, help="default those of the preset")
+        one.add_argument("--batch-size", type=positive, help="default that of the preset")
         one.add_argument(
             "--seconds", type=float, default=float("inf"), help="time limit of training"
         )
         one.add_argument("--dtype", default="float32", help="a Keras policy, as mixed_bfloat16")
         one.add_argument("--seed", type=int, default=0, help="of weights and crops")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.command == "train" and not args.seconds > 0:
+        parser.error(f"--seconds must be positive, got {args.seconds}")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ GPU raise --hidden, --layers and --steps, and --size to 128. The folder of the r
 import argparse
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
@@ -25,15 +25,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/your_own_images"), help="folder of the run"
     )
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures")
-    parser.add_argument("--num-codes", type=int, default=512, help="size of the codebook")
-    parser.add_argument("--hidden", type=int, default=64, help="channels of both networks")
-    parser.add_argument("--layers", type=int, default=8, help="of the prior")
-    parser.add_argument("--steps", type=int, default=4000, help="training steps of each network")
-    args = parser.parse_args()
-    if args.steps < 1:
-        parser.error("--steps must be at least 1")
-    return args
+    parser.add_argument("--size", type=positive, default=64, help="side of the pictures")
+    parser.add_argument("--num-codes", type=positive, default=512, help="size of the codebook")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels of both networks")
+    parser.add_argument("--layers", type=positive, default=8, help="of the prior")
+    parser.add_argument(
+        "--steps", type=positive, default=4000, help="training steps of each network"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ The folder of the run then holds
 import argparse
 from pathlib import Path
 
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
@@ -29,14 +29,13 @@ def arguments() -> argparse.Namespace:
         "--out", type=Path, default=Path("runs/your_own_sound"), help="folder of the run"
     )
     parser.add_argument("--speakers", action="store_true", help="sub-folders are speakers")
-    parser.add_argument("--sample-rate", type=int, default=8000, help="Hz")
-    parser.add_argument("--num-codes", type=int, default=512, help="size of the codebook")
-    parser.add_argument("--hidden", type=int, default=128, help="channels of both networks")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of each network")
+    parser.add_argument("--sample-rate", type=positive, default=8000, help="Hz")
+    parser.add_argument("--num-codes", type=positive, default=512, help="size of the codebook")
+    parser.add_argument("--hidden", type=positive, default=128, help="channels of both networks")
+    parser.add_argument(
+        "--steps", type=positive, default=2000, help="training steps of each network"
+    )
     args = parser.parse_args()
-    for name in ("sample_rate", "num_codes", "hidden", "steps"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if args.speakers and args.sample_rate < LEAST_SAMPLE_RATE:
         parser.error(
             f"--speakers follows their pitch: --sample-rate must be at least {LEAST_SAMPLE_RATE}"

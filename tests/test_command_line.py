@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-from support import command  # noqa: E402
 
 SCRIPTS = [
     path

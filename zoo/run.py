@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from support.command import begin, example_parser
+from support.command import begin, example_parser, positive
 
 
 def arguments() -> argparse.Namespace:
@@ -21,11 +21,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("name", help="a folder of the zoo")
     parser.add_argument("folder", help="of images, sound or episodes")
     parser.add_argument("out", type=Path, help="a PNG file, a folder for WAV files, or a GIF file")
-    parser.add_argument("--most", type=int, default=12, help="images, clips or episodes to take")
-    args = parser.parse_args()
-    if args.most < 1:
-        parser.error(f"--most must be at least 1, got {args.most}")
-    return args
+    parser.add_argument(
+        "--most", type=positive, default=12, help="images, clips or episodes to take"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -57,6 +57,13 @@ def example_parser(doc: str) -> Parser:
     return parser
 
 
+def positive(text: str) -> int:
+    """The type of options that count something: an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+    return int(text)
+
+
 def begin(arguments: Callable[[], argparse.Namespace]) -> None:
     """Reads the command line, ends where it asks for help or has a mistake, and sets up output.
 

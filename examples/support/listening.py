@@ -11,6 +11,7 @@ from PIL import Image
 
 from keras_vqvae.callbacks.show import drawn, new_figure
 from keras_vqvae.callbacks.sound import LOWEST_DB, decibels
+from support.figures import short
 
 PAGE = jinja2.Environment(autoescape=True).from_string(
     """<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
@@ -52,7 +53,7 @@ def write_page(
     sample_rate: int,
     columns: Mapping[str, Sequence[np.ndarray]],
     rows: Sequence[str],
-    figures: Mapping[str, Mapping[str, Mapping[str, float | str]]] | None = None,
+    figures: Mapping[str, Mapping[str, Mapping[str, float | str | None]]] | None = None,
     title: str = "Listening",
     text: Sequence[str] = (),
 ) -> Path:
@@ -129,19 +130,13 @@ def write_picture(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     Image.fromarray(drawn(figure)).save(path)
 
 
-def _table(figures: Mapping[str, Mapping[str, float | str]]) -> dict:
+def _table(figures: Mapping[str, Mapping[str, float | str | None]]) -> dict:
     """Columns in the order in which they are met; a row may lack some."""
     columns = list(dict.fromkeys(name for row in figures.values() for name in row))
     return {
         "columns": [name.replace("_", " ") for name in columns],
         "rows": {
-            name: [_figure(row[column]) if column in row else "" for column in columns]
+            name: [short(row[column]) if column in row else "" for column in columns]
             for name, row in figures.items()
         },
     }
-
-
-def _figure(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

@@ -15,8 +15,9 @@ def psnr(originals: np.ndarray, pictures: np.ndarray) -> float:
 
 
 def ssim(originals: np.ndarray, pictures: np.ndarray) -> float:
-    """Structural similarity, mean over pictures (uint8)."""
-    return float(np.mean(tf.image.ssim(originals, pictures, 255)))
+    """Structural similarity, mean over pictures (uint8). Its window is 11, or a smaller side."""
+    window = min(11, *originals.shape[1:3])
+    return float(np.mean(tf.image.ssim(originals, pictures, 255, filter_size=window)))
 
 
 def _per_picture(images: np.ndarray, fn) -> np.ndarray:
