@@ -8,7 +8,6 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 from support.command import begin, example_parser, positive
@@ -100,30 +99,19 @@ def main() -> None:
     prior = train(args, codes, np.concatenate(list(unseen_codes.values())), vqvae.num_codes)
     path = args.out / "metrics.json"
     if not path.exists():
-        start = time.perf_counter()
-        drawn = prior.sample(args.samples, temperature=args.temperature, seed=0, verbose=1)
-        first = time.perf_counter() - start  # compilation included
-        figures, nearest = generation.compare(prior, vqvae, drawn, codes, pictures)
-        np.savez(args.out / "samples.npz", samples=vqvae.decode(drawn), nearest=nearest)
-        runs.write_json(
-            path,
-            {
-                "parameters": prior.count_params(),
-                "temperature": args.temperature,
-                "bits_per_code": {
-                    name: generation.bits_per_code(prior, codes, x)
-                    for name, x in unseen_codes.items()
-                },
-                "seconds_with_compilation": first,
-                **figures,
-            },
+        data = pictures, codes
+        metrics = generation.evaluate(
+            prior, vqvae, data, unseen_codes, args.out, args.samples, args.temperature
         )
+        epoch = f"{args.steps // args.epochs:,} steps of {args.batch} grids of codes"
+        runs.write_json(path, {"epoch": epoch, **metrics})
     savedmodel = args.run / "savedmodel" / "2"
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel, prior=prior)
     some = np.concatenate([x[:16] for x in unseen.values()])
     check_without_package(vqvae, savedmodel, some, prior=prior)
-    print("report:", write_report(args.run))
+    note = image_reconstruction.CHECKED.format(2)
+    print("report:", write_report(args.run, note=note))
 
 
 if __name__ == "__main__":

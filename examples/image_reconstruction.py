@@ -41,6 +41,12 @@ from support.report import write_report
 from keras_vqvae import ImageVQVAE, callbacks, export_savedmodel
 from keras_vqvae.data import idx, images, vizdoom_recorder
 
+BATCH = 8
+CHECKED = (
+    "The SavedModel in savedmodel/{} was reloaded in a process that cannot import keras_vqvae and "
+    "gave the same values."
+)
+
 
 def load(args: argparse.Namespace) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Training pictures, and unseen ones by name, all uint8."""
@@ -78,7 +84,7 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     vqvae.compile(keras.optimizers.Adam(rate))
     vqvae.summary()
     vqvae.fit(
-        images.from_array(pictures, batch_size=8, seed=0, repeat=True),
+        images.from_array(pictures, batch_size=BATCH, seed=0, repeat=True),
         steps_per_epoch=args.steps,
         epochs=args.epochs,
         validation_data=images.from_array(unseen),
@@ -94,22 +100,6 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     return vqvae
 
 
-def evaluate(args: argparse.Namespace, vqvae: ImageVQVAE, seen: np.ndarray, unseen: dict) -> dict:
-    """Figures on unseen pictures beside two codecs, and how codes are used."""
-    figures = {}
-    for number, (name, originals) in enumerate(unseen.items()):
-        figures[name], pictures = scores.compare(vqvae, originals)
-        np.savez(args.out / f"pictures_{number}.npz", images=originals, **pictures)
-    sets = {"training pictures": seen, "unseen pictures": np.concatenate(list(unseen.values()))}
-    return {
-        "parameters": vqvae.count_params(),
-        "compression_ratio": vqvae.compression_ratio,
-        "bytes_per_picture": float(np.prod(vqvae.image_shape) / vqvae.compression_ratio),
-        "unseen": figures,
-        "codes": {name: vqvae.evaluate(x, return_dict=True) for name, x in sets.items()},
-    }
-
-
 def main() -> None:
     args = arguments()
     out = args.out or Path("runs") / Path(args.data).name
@@ -118,11 +108,13 @@ def main() -> None:
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
     metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
     if not metrics_path.exists():
-        runs.write_json(metrics_path, evaluate(args, vqvae, pictures[::6], unseen))
+        metrics = scores.evaluate(vqvae, pictures[::6], unseen, args.out)
+        epoch = f"{args.steps:,} steps of {BATCH} images"
+        runs.write_json(metrics_path, {"data": args.data, "epoch": epoch, **metrics})
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel)
     check_without_package(vqvae, savedmodel, np.concatenate([x[:16] for x in unseen.values()]))
-    print("report:", write_report(args.out))
+    print("report:", write_report(args.out, note=CHECKED.format(1)))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ if __name__ == "__main__":
 import keras
 import numpy as np
 import tensorflow as tf
-from support import checks, conversion, listening, runs
+from support import checks, conversion, generation, listening, runs
 from support.figures import ratio
 from support.speech_networks import PRESETS, Preset, compiled
 
@@ -170,7 +170,7 @@ def train_prior(run: Run, vqvae: AudioVQVAE) -> tuple[WaveNet, dict[str, float]]
     model = trained(run, "prior", dataset)
     bits = {
         "uniform": float(np.log2(vqvae.num_codes)),
-        "unigram": conversion.unigram_bits(data["codes"], unseen["codes"], vqvae.num_codes),
+        "unigram": generation.unigram_bits(data["codes"], unseen["codes"], vqvae.num_codes),
         "WaveNet": float(model.evaluate(unseen, verbose=0, return_dict=True)["loss"]),
     }
     return model, bits

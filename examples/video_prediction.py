@@ -59,7 +59,7 @@ if __name__ == "__main__":
 import keras
 import numpy as np
 from PIL import Image
-from support import runs, scores, video_scores
+from support import page, runs, scores, video_scores
 from support.figures import ratio
 from support.video_report import file_of, write_report
 
@@ -371,7 +371,7 @@ def measure(
                 }
             figures[name][group] = row
             six = video_scores.evenly(len(some), 6)
-            shown[f"{name}, {group}"] = {"truth": truth[six], "prediction": made[six]}
+            shown[f"{name}, {group}"] = {"what happened": truth[six], "prediction": made[six]}
         # What is done as often as in the episodes, each for five frames.
         context = frames[video_scores.evenly(len(frames), 16), :given]
         done = np.concatenate([episode.actions for episode in episodes])
@@ -459,17 +459,23 @@ def verdict(name: str, row: dict) -> str:
 def write_pictures(out: Path, shown: dict, brightened: bool) -> None:
     """Strips of frames as PNG, and each set of them as a GIF."""
 
-    def picture(rows: list[np.ndarray], zoom: int = 2) -> Image.Image:
-        rows = [scores.brightened(row) if brightened else row for row in rows]
-        return keras.utils.array_to_img(scores.grid(rows, zoom), scale=False)
+    def picture(rows: list[tuple[str, np.ndarray]], zoom: int = 2) -> Image.Image:
+        shown = [(label, scores.brightened(x) if brightened else x) for label, x in rows]
+        return page.labelled(shown, zoom)
 
     folder = out / "predicted"
     folder.mkdir(exist_ok=True)
     for name, rows in shown.items():
         file = file_of(name)
-        lines = [row for example in zip(*rows.values(), strict=True) for row in example]
+        lines = [
+            (label, x[example]) for example in range(len(rows["prediction"]))
+            for label, x in rows.items()
+        ]  # fmt: skip
         picture(lines).save(folder / f"{file}.png")
-        moments = [picture([x[:, t] for x in rows.values()], 3) for t in range(len(lines[0]))]
+        length = rows["prediction"].shape[1]
+        moments = [
+            picture([(label, x[:, t]) for label, x in rows.items()], 3) for t in range(length)
+        ]
         moments[0].save(
             folder / f"{file}.gif", save_all=True, append_images=moments[1:], duration=200, loop=0
         )

@@ -203,12 +203,6 @@ def loss_without_codes(wavenet: WaveNet, sound: dict[str, np.ndarray]) -> float:
     return float(wavenet.evaluate(x, batch_size=4, verbose=0, return_dict=True)["loss"])
 
 
-def unigram_bits(train: np.ndarray, held: np.ndarray, num_codes: int) -> float:
-    """Bits a code where only its frequency in training is known (add-one smoothing)."""
-    counts = np.bincount(train.ravel(), minlength=num_codes) + 1
-    return float(-np.log2(counts / counts.sum())[held].mean())
-
-
 def judged(
     vqvae: AudioVQVAE,
     train: Corpus,
