@@ -23,6 +23,8 @@ from pathlib import Path
 
 from support.command import begin, example_parser, positive
 
+LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
+
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
@@ -58,7 +60,6 @@ from keras_vqvae.data import audio
 
 STRIDES = (4, 4, 4)  # of the decoder; their product is how many samples a code stands for
 SAMPLES_A_CODE = 64
-LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
 # A VQ-VAE learns from crops of so many samples, a prior from so many codes.
 CROP, CODES = 128 * SAMPLES_A_CODE, 128
 LEAST_CROPS = 5  # of each speaker

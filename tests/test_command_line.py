@@ -2,15 +2,20 @@
 
 import argparse
 import builtins
+import os
+import re
 import runpy
+import symtable
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
+from support import command  # noqa: E402
 
 SCRIPTS = [
     path
@@ -55,3 +60,57 @@ def test_help_is_quick_and_shows_defaults(path: Path, monkeypatch: pytest.Monkey
                 kept = action.default not in (None, False, argparse.SUPPRESS)
                 default = "".join(f"(default: {action.default})".split())
                 assert not kept or default in shown, f"{action.dest} does not show its default"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_command_line_needs_nothing_that_comes_later(path: Path) -> None:
+    """`arguments` runs before the rest of its module, and is run to its end without `--help`."""
+    before, begin, _ = path.read_text().partition('if __name__ == "__main__":\n    begin(')
+    if begin and "def arguments" in before:
+        table = symtable.symtable(before, str(path), "exec")
+        (function,) = (child for child in table.get_children() if child.get_name() == "arguments")
+        there = {symbol.get_name() for symbol in table.get_symbols() if not symbol.is_referenced()}
+        there |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned()}
+        there |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_imported()}
+        assert set(function.get_globals()) <= there | set(dir(builtins)) | {"__doc__"}
+
+
+def test_errors_that_a_user_can_mend_are_one_sentence() -> None:
+    missing = ModuleNotFoundError("No module named 'soundfile'", name="soundfile")
+    said = command.sentence(missing)
+    assert said == (
+        'error: soundfile is not installed: pip install ".[audio]" in a checkout of keras_vqvae'
+    )
+    assert command.sentence(ValueError("`steps` must be 1")) == "error: `steps` must be 1"
+    assert command.sentence(ImportError("Sound files need soxr")) == "error: Sound files need soxr"
+    assert command.sentence(ZeroDivisionError("a fault of ours keeps its traceback")) is None
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for package, extra in command.EXTRAS.items():
+        names = [re.split(r"[^\w-]", text)[0] for text in extras[extra]]
+        assert {"PIL": "pillow"}.get(package, package) in names
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_script_is_quiet_unless_it_is_verbose(
+    verbose: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["script.py", *["--verbose"] * verbose])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    for name in command.QUIET:
+        monkeypatch.setenv(name, "")  # so that it is set back
+        monkeypatch.delenv(name)
+    command.begin(command.example_parser("A script.").parse_args)
+    assert all((name in os.environ) != verbose for name in command.QUIET)
+    if not verbose:
+        sys.excepthook(ValueError, ValueError("wrong"), None)
+        assert capsys.readouterr().err == "error: wrong\n"
+
+
+def test_counts_are_at_least_one() -> None:
+    """A count of 0 was divided by, after minutes."""
+    assert command.positive("12") == 12
+    for text in ("0", "-1", "1.5", "many"):
+        with pytest.raises(argparse.ArgumentTypeError, match="at least 1, got"):
+            command.positive(text)

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_vqvae.data import audio, debian_speech
 from support import listening, page
+from support.figures import written
 
 
 def recorded_speech(folder: Path, sample_rate: int) -> Path:
@@ -89,7 +90,7 @@ def report(out: Path, figures: dict, bits: dict, each: int) -> list:
     """The parts of the page with figures of held-out sound, and curves."""
     parts = [
         page.heading("Held-out sound"),
-        page.table("bits a code", {"held out": bits}, best_of_row=min),
+        page.table("bits a code", {"held out": bits}, best_of_row=min, cell=written),
         page.table("codes", {"held out": {k.replace("_", " "): v for k, v in figures.items()}}),
     ]
     for name, unit in (("vqvae", "spectral loss + quantizer's loss"), ("prior", "bits a code")):

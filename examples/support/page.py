@@ -29,7 +29,7 @@ audio { width: 320px; height: 34px; display: block } .clip { width: 320px; displ
 @media (max-width: 600px) {
   body { margin: 1rem auto } table { font-size: 14px } td, th { padding-right: .6rem }
   .name { max-width: 6rem } h1 { font-size: 1.5rem }
-  td:first-child { overflow-wrap: anywhere; min-width: 5rem }
+  audio, .clip { width: 250px } td:first-child { overflow-wrap: anywhere; min-width: 5rem }
 }"""
 
 _PARTS = {

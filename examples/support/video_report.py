@@ -19,17 +19,17 @@ def file_of(name: str) -> str:
 
 def _aims(aims: dict) -> Markup:
     met = {True: "reached", False: "missed", None: "nothing to compare with"}
-    rows = {
-        name: {
-            "lowest": written(row["lowest"], 3),
-            "highest": written(row["highest"], 3),
-            "at least": f"{row['least']:g}",
-            "at most": "" if row["most"] is None else f"{row['most']:g}",
+    rows = {}
+    for name, row in aims.items():
+        most = "" if row["most"] is None else f", at most {row['most']:g}"
+        rows[name] = {
+            "lowest and highest set": " to ".join(
+                written(row[x], 3) for x in ("lowest", "highest")
+            ),
+            "asked for": f"at least {row['least']:g}{most}",
             "": met[row["met"]],
         }
-        for name, row in aims.items()
-    }
-    return page.table("aim, over the held-out sets", rows)
+    return page.table("aim", rows)
 
 
 def _curves(number: int, sets: dict, out: Path) -> list[Path]:
