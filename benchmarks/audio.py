@@ -147,14 +147,16 @@ def read_rate(size: int, rounds: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser = common.Parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of timing")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="clips at once")
     parser.add_argument("--codes", type=int, default=64, help="to decode")
     parser.add_argument("--upsampling", type=int, default=64, help="samples a code")
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--skip-channels", type=int, default=256)
-    parser.add_argument("--dilations", type=int, nargs="+", default=[2**i for i in range(10)])
+    parser.add_argument("--channels", type=int, default=64, help="of a block")
+    parser.add_argument("--skip-channels", type=int, default=256, help="of the output")
+    parser.add_argument(
+        "--dilations", type=int, nargs="+", default=[2**i for i in range(10)], help="of blocks"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of the dilations")
     parser.add_argument("--memory-mib", type=int, default=512, help="of the matrix beyond caches")
     parser.add_argument("--json", type=Path, help="where to store instead of results/audio.json")

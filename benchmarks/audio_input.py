@@ -9,7 +9,6 @@ cache.
 `python benchmarks/audio_input.py`
 """
 
-import argparse
 import itertools
 import tempfile
 import time
@@ -96,10 +95,10 @@ def sides(folder: Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.Parser(__doc__)
     parser.add_argument("--files", type=int, default=512, help="of each kind, many times 16")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each file")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--no-store", action="store_true", help="only print")
     args = parser.parse_args()
     total = args.files * args.seconds

@@ -8,7 +8,6 @@ factor, and with the decay brought to its power (so that the codebook averages o
 pictures as before). Quality is that of 2,000 test pictures.
 """
 
-import argparse
 from typing import Any
 
 import common
@@ -45,11 +44,12 @@ def train(pictures: Any, test: Any, batch: int, rate: float, decay: float) -> di
 
 
 def main() -> None:
+    parser = common.Parser(__doc__)
+    parser.add_argument("--examples", type=int, default=24_000, help="to train on")
+    args = parser.parse_args()
+
     from keras_vqvae.data import fashion_mnist
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=24_000)
-    args = parser.parse_args()
     (pictures, _), (test, _) = fashion_mnist()
     found, rows = {}, []
     for batch in BATCHES:

@@ -19,7 +19,10 @@ REST_SECONDS = 0.05
 LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "examples"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from support.command import Parser  # noqa: F401 - the benchmarks' command lines
 
 
 def peers_python() -> Path:

@@ -239,11 +239,11 @@ def alone_until_noticed(options: dict) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--side", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32)
+    parser = common.Parser(__doc__)
+    parser.add_argument("--steps", type=int, default=30, help="that are timed")
+    parser.add_argument("--side", type=int, default=32, help="of the images")
+    parser.add_argument("--hidden", type=int, default=64, help="channels of the network")
+    parser.add_argument("--batch", type=int, default=32, help="images in a global batch")
     parser.add_argument("--rounds", type=int, default=3, help="deaths")
     parser.add_argument("--member", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -28,18 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import common
-import keras
-import numpy as np
-from keras import ops
-from training_step import convolutions
-
-from keras_vqvae import ImageVQVAE, PixelCNN, VectorQuantizer, backend
-
-ON_JAX = backend.BACKEND == "jax"
-if ON_JAX:  # TensorFlow need not be installed then
-    import jax
-else:
-    import tensorflow as tf
 
 NUM_CODES, CODE_DIM = 512, 64
 FULL = {
@@ -52,6 +40,37 @@ SMALL = {
     "codes": [512, 8192, 65536], "grid": 8, "layers": 3, "channels": 32,
     "sample_batches": [1, 16], "rounds": 3, "seconds": 0.1,
 }  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = common.Parser(__doc__)
+    parser.add_argument("--small", action="store_true", help="sizes for a CPU")
+    for name, value in FULL.items():
+        many = {"type": type(value)} if not isinstance(value, list) else {"type": int, "nargs": "+"}
+        parser.add_argument("--" + name.replace("_", "-"), **many, help=f"default {value}")
+    parser.add_argument("--json", type=Path, help="where to store the result instead")
+    args = parser.parse_args()
+    for name, value in (SMALL if args.small else FULL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
+
+
+if __name__ == "__main__":
+    arguments()  # before the imports that take seconds
+
+import keras
+import numpy as np
+from keras import ops
+from training_step import convolutions
+
+from keras_vqvae import ImageVQVAE, PixelCNN, VectorQuantizer, backend
+
+ON_JAX = backend.BACKEND == "jax"
+if ON_JAX:  # TensorFlow need not be installed then
+    import jax
+else:
+    import tensorflow as tf
 
 
 def compiled(fn: Callable) -> Callable:
@@ -266,20 +285,6 @@ def attempt(cases: dict, name: str, measure: Callable, *args: Any) -> None:
     shown = {k: v for k, v in cases[name].items() if k != "times"}
     print(f"{name}: {json.dumps(shown)}", flush=True)
     keras.backend.clear_session()
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="sizes for a CPU")
-    for name, value in FULL.items():
-        many = {"type": type(value)} if not isinstance(value, list) else {"type": int, "nargs": "+"}
-        parser.add_argument("--" + name.replace("_", "-"), **many, help=f"default {value}")
-    parser.add_argument("--json", type=Path, help="where to store the result instead")
-    args = parser.parse_args()
-    for name, value in (SMALL if args.small else FULL).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    return args
 
 
 def main() -> None:

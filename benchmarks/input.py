@@ -97,7 +97,7 @@ def child(folder: Path, order: str, total_gb: float) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.Parser(__doc__)
     parser.add_argument("--data-mib", type=int, default=512, help="size of the records")
     parser.add_argument("--total-gb", type=float, default=10.0, help="to be read, each order")
     parser.add_argument("--no-store", action="store_true", help="only print")

@@ -9,7 +9,6 @@ the same rounds. The peer is measured with and without its handling of dead code
 on) and the faster of the two counts.
 """
 
-import argparse
 from collections.abc import Callable
 
 import common
@@ -78,8 +77,8 @@ def measure(peer: common.Peer, num_codes: int, training: bool, rounds: int) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = common.Parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="rounds with K=512")
     parser.add_argument("--rounds-large", type=int, default=5, help="rounds with K=8192")
     args = parser.parse_args()
     cases, rows = {}, []

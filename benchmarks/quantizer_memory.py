@@ -108,7 +108,7 @@ def child(python: Any, side: str, limit_gib: float) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.Parser(__doc__)
     parser.add_argument("--limit-gib", type=float, default=12.0, help="address space of the peer")
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     args = parser.parse_args()

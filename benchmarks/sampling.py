@@ -9,7 +9,6 @@ separately. The loop is that of keras.io's PixelCNN example, one `predict` a cod
 network.
 """
 
-import argparse
 import time
 
 import common
@@ -103,12 +102,12 @@ def loop(grid: tuple, hidden: int, num_layers: int, batch: int, rounds: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--side", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=15)
+    parser = common.Parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of timing")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="samples at once")
+    parser.add_argument("--side", type=int, default=32, help="of the grid")
+    parser.add_argument("--hidden", type=int, default=128, help="channels of the network")
+    parser.add_argument("--layers", type=int, default=15, help="of the network")
     args = parser.parse_args()
     grid = (args.side, args.side)
     costs = [cost(grid, args.hidden, args.layers, batch, args.rounds) for batch in args.batches]

@@ -678,19 +678,23 @@ def soaks(args: argparse.Namespace, folder: Path, servables: dict, endpoints: li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.Parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="of the overhead")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[1, 8, 32], help="examples in a request"
+    )
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="at once")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="to export"
+    )
     parser.add_argument("--signatures", nargs="+", help="only these")
     parser.add_argument("--small", action="store_true", help="tiny models, to try this out")
     parser.add_argument("--soak", type=int, default=10_000, help="requests over the session")
     parser.add_argument("--soak-grpc", type=int, default=10_000, help="and over gRPC")
-    parser.add_argument("--soak-clients", type=int, default=4)
+    parser.add_argument("--soak-clients", type=int, default=4, help="at once")
     parts = ["overhead", "load", "soak"]
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="what to measure")
     parser.add_argument("--json", type=Path, help="where to store, not results/serving.json")
     args = parser.parse_args()
     if args.rounds < 2:

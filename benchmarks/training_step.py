@@ -10,7 +10,6 @@ EMA quantizer that does the work; each in both memory layouts, of which the fast
 timing, both sides must have equal parameter counts and, with equal weights, equal outputs.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable
@@ -118,9 +117,9 @@ def measure(peer: common.Peer, hidden: int, rounds: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256])
+    parser = common.Parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="of timing")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256], help="channels")
     args = parser.parse_args()
     cases, rows = {}, []
     with common.Peer("vqvae_torch.py") as peer:

@@ -16,14 +16,12 @@ many frames, and with about as many parameters, predicts beside the predictor of
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import common
 
-sys.path.insert(0, str(common.ROOT / "examples"))
 CONTEXT, STEPS = 6, 10
 GUIDANCE = 0.3  # of the presets of examples/video_prediction.py
 
@@ -238,9 +236,9 @@ def _blocks_of_same_size(predictor: Any, side: int, num_actions: int, hidden: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser = common.Parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of timing")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="videos at once")
     parser.add_argument("--frames", type=int, default=4, help="predicted in a call")
     parser.add_argument("--side", type=int, default=64, help="of the frames, in pixels")
     parser.add_argument("--run", type=Path, help="a folder of examples/video_prediction.py")

@@ -81,16 +81,14 @@ def predicted(frames: np.ndarray, ways: np.ndarray, context: int) -> tuple[dict,
 
 
 def main() -> None:
-    import sys
-
-    sys.path.insert(0, str(common.ROOT / "examples"))
-    import video_prediction as example
-    from support import video_scores
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.Parser(__doc__)
     parser.add_argument("--most", type=int, default=96, help="sequences of a set")
     parser.add_argument("--json", type=Path, help="where to store instead of results/")
     args = parser.parse_args()
+
+    import video_prediction as example
+    from support import video_scores
+
     data = example.load(argparse.Namespace(data=None), example.PRESETS["tiny"])
     (left, right), held_out = data.turns, data.held_out
     context, steps = example.CONTEXT, example.STEPS

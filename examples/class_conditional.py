@@ -13,6 +13,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from support.command import begin, example_parser, positive
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/class_conditional"), help="folder of the run"
+    )
+    parser.add_argument("--pictures", type=positive, default=60_000, help="of the training set")
+    parser.add_argument("--codes", type=positive, default=128, help="size of the codebook")
+    parser.add_argument("--vqvae-epochs", type=positive, default=2, help="of the VQ-VAE")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels of the PixelCNN")
+    parser.add_argument("--layers", type=positive, default=6, help="of the PixelCNN")
+    parser.add_argument("--epochs", type=positive, default=4, help="of the PixelCNN")
+    parser.add_argument("--samples", type=positive, default=500, help="of each class")
+    parser.add_argument("--temperature", type=float, default=0.9, help="of the samples")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 from keras import layers
@@ -103,18 +125,8 @@ def accuracies(judge: keras.Model, images: np.ndarray, labels: np.ndarray) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/class_conditional"))
-    parser.add_argument("--pictures", type=int, default=60_000, help="of the training set")
-    parser.add_argument("--codes", type=int, default=128, help="size of the codebook")
-    parser.add_argument("--vqvae-epochs", type=int, default=2)
-    parser.add_argument("--hidden", type=int, default=64, help="channels of the PixelCNN")
-    parser.add_argument("--layers", type=int, default=6, help="of the PixelCNN")
-    parser.add_argument("--epochs", type=int, default=4, help="of the PixelCNN")
-    parser.add_argument("--samples", type=int, default=500, help="of each class")
-    parser.add_argument("--temperature", type=float, default=0.9)
-    args = parser.parse_args()
-    args.out = open_run(args.out, vars(args), parser.error)
+    args = arguments()
+    args.out = open_run(args.out, vars(args))
     (x, y), (x_test, y_test) = fashion_mnist()
     x, y = x[: args.pictures], y[: args.pictures]
     vqvae = trained(args.out / "vqvae.keras", lambda: train_vqvae(args, x, x_test))

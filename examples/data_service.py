@@ -23,6 +23,40 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from support.command import begin, example_parser, positive
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/data_service"), help="folder of the run"
+    )
+    parser.add_argument(
+        "--role",
+        choices=("trainer", "dispatcher", "worker"),
+        default="trainer",
+        help="of this process",
+    )
+    parser.add_argument("--dispatcher", help="HOST:PORT of one that runs already")
+    parser.add_argument("--host", default="localhost", help="by which others reach this worker")
+    parser.add_argument("--port", type=int, default=0, help="of this server")
+    parser.add_argument(
+        "--workers", type=positive, default=2, help="processes here, without --dispatcher"
+    )
+    parser.add_argument("--pictures", type=positive, default=60_000, help="in the records")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images in a batch")
+    parser.add_argument("--steps", type=positive, default=200, help="timed batches")
+    args = parser.parse_args()
+    if args.role == "worker" and not args.dispatcher:
+        parser.error("--role worker needs --dispatcher HOST:PORT")
+    if args.role == "dispatcher" and args.dispatcher:
+        parser.error("--role dispatcher takes no --dispatcher")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import tensorflow as tf
 from support.runs import open_run, write_json
@@ -132,27 +166,11 @@ def rates(dataset: tf.data.Dataset, batch_size: int, steps: int) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/data_service"))
-    parser.add_argument("--role", choices=("trainer", "dispatcher", "worker"), default="trainer")
-    parser.add_argument("--dispatcher", help="HOST:PORT of one that runs already")
-    parser.add_argument("--host", default="localhost", help="by which others reach this worker")
-    parser.add_argument("--port", type=int, default=0, help="of this server")
-    parser.add_argument(
-        "--workers", type=int, default=2, help="processes here, without --dispatcher"
-    )
-    parser.add_argument("--pictures", type=int, default=60_000)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=200, help="timed batches")
-    args = parser.parse_args()
-    if args.role == "worker" and not args.dispatcher:
-        parser.error("--role worker needs --dispatcher HOST:PORT")
-    if args.role == "dispatcher" and args.dispatcher:
-        parser.error("--role dispatcher takes no --dispatcher")
+    args = arguments()
     if args.role != "trainer":
         return server(args.dispatcher, args.host, args.port).join()
 
-    args.out = open_run(args.out, vars(args), parser.error)
+    args.out = open_run(args.out, vars(args))
     folder = written_records(args.out / "records", args.pictures)
     dataset = augmented(folder, args.batch_size)
     results = {"without the service": rates(dataset, args.batch_size, args.steps)}

@@ -12,6 +12,22 @@ import argparse
 import os
 from pathlib import Path
 
+from support.command import begin, example_parser, positive
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/distributed"), help="seen by all")
+    parser.add_argument("--epochs", type=positive, default=5, help="passes over the frames")
+    parser.add_argument("--batch-size", type=positive, default=32, help="of all devices together")
+    parser.add_argument("--frames", type=positive, default=10_000, help="to record and train on")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels; the paper has 256")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import tensorflow as tf
 from support import scores
@@ -40,14 +56,7 @@ def frames(strategy: tf.distribute.Strategy, **options):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/distributed"), help="seen by all")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=32, help="of all devices together")
-    parser.add_argument("--frames", type=int, default=10_000)
-    parser.add_argument("--hidden", type=int, default=64, help="channels; the paper has 256")
-    args = parser.parse_args()
-
+    args = arguments()
     strategy = choose_strategy()
     train = frames(strategy, frames_per_map=args.frames // 5, seed=0)
     unseen = frames(strategy, maps=HELD_OUT_MAPS, frames_per_map=args.frames // 20, seed=1)
@@ -71,7 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

@@ -8,8 +8,32 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 
 import argparse
 import json
-import time
 from pathlib import Path
+
+from support.command import begin, example_parser, positive
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
+    parser.add_argument("--hidden", type=positive, default=64, help="channels of the prior")
+    parser.add_argument("--layers", type=positive, default=8, help="of the prior")
+    parser.add_argument("--steps", type=positive, default=6000, help="training steps")
+    parser.add_argument("--batch", type=positive, default=8, help="grids a step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
+    parser.add_argument(
+        "--epochs", type=positive, default=10, help="parts to divide the steps into"
+    )
+    parser.add_argument("--samples", type=positive, default=24, help="images to draw")
+    parser.add_argument("--temperature", type=float, default=0.9, help="of the samples")
+    args = parser.parse_args()
+    if args.epochs > args.steps:
+        parser.error(f"--steps must be at least --epochs={args.epochs}, got {args.steps}")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
 
 import image_reconstruction
 import keras
@@ -64,22 +88,10 @@ def train(args: argparse.Namespace, codes: np.ndarray, unseen: np.ndarray, num_c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
-    parser.add_argument("--hidden", type=int, default=64, help="channels of the prior")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6000, help="training steps")
-    parser.add_argument("--batch", type=int, default=8, help="grids a step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
-    parser.add_argument("--epochs", type=int, default=10, help="parts to divide the steps into")
-    parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--temperature", type=float, default=0.9)
-    args = parser.parse_args()
-    if args.samples < 1 or not 1 <= args.epochs <= args.steps:
-        parser.error("--samples must be at least 1, --epochs too, and --steps as many as --epochs")
+    args = arguments()
     if not (args.run / "report.html").exists() or not (args.run / "model.keras").exists():
-        parser.error(f"run: {args.run} holds no finished run of image_reconstruction.py")
-    args.out = runs.open_run(args.run / "prior", vars(args), parser.error)
+        raise ValueError(f"run: {args.run} holds no finished run of image_reconstruction.py")
+    args.out = runs.open_run(args.run / "prior", vars(args))
     vqvae = keras.models.load_model(args.run / "model.keras")
     pictures, unseen = load(args.run)
     codes = vqvae.encode(pictures)
@@ -87,34 +99,20 @@ def main() -> None:
     prior = train(args, codes, np.concatenate(list(unseen_codes.values())), vqvae.num_codes)
     path = args.out / "metrics.json"
     if not path.exists():
-        start = time.perf_counter()
-        drawn = prior.sample(args.samples, temperature=args.temperature, seed=0, verbose=1)
-        first = time.perf_counter() - start  # compilation included
-        figures, nearest = generation.compare(prior, vqvae, drawn, codes, pictures)
-        np.savez(args.out / "samples.npz", samples=vqvae.decode(drawn), nearest=nearest)
-        runs.write_json(
-            path,
-            {
-                "parameters": prior.count_params(),
-                "temperature": args.temperature,
-                "bits_per_code": {
-                    name: generation.bits_per_code(prior, codes, x)
-                    for name, x in unseen_codes.items()
-                },
-                "seconds_with_compilation": first,
-                **figures,
-            },
+        data = pictures, codes
+        metrics = generation.evaluate(
+            prior, vqvae, data, unseen_codes, args.out, args.samples, args.temperature
         )
+        epoch = f"{args.steps // args.epochs:,} steps of {args.batch} grids of codes"
+        runs.write_json(path, {"epoch": epoch, **metrics})
     savedmodel = args.run / "savedmodel" / "2"
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel, prior=prior)
     some = np.concatenate([x[:16] for x in unseen.values()])
     check_without_package(vqvae, savedmodel, some, prior=prior)
-    print("report:", write_report(args.run))
+    note = image_reconstruction.CHECKED.format(2)
+    print("report:", write_report(args.run, note=note))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

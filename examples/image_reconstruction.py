@@ -11,6 +11,27 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 import argparse
 from pathlib import Path
 
+from support.command import begin, example_parser, positive
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
+    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
+    parser.add_argument(
+        "--size", type=positive, default=64, help="side of pictures, folder or TFDS"
+    )
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
+    parser.add_argument("--frames", type=positive, default=30_000, help="training pictures at most")
+    parser.add_argument("--hidden", type=positive, default=96, help="channels; the paper has 256")
+    parser.add_argument("--epochs", type=positive, default=19, help="parts to divide training into")
+    parser.add_argument("--steps", type=positive, default=600, help="steps an epoch, of 8 pictures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 from support import runs, scores
@@ -19,6 +40,12 @@ from support.report import write_report
 
 from keras_vqvae import ImageVQVAE, callbacks, export_savedmodel
 from keras_vqvae.data import idx, images, vizdoom_recorder
+
+BATCH = 8
+CHECKED = (
+    "The SavedModel in savedmodel/{} was reloaded in a process that cannot import keras_vqvae and "
+    "gave the same values."
+)
 
 
 def load(args: argparse.Namespace) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -57,7 +84,7 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     vqvae.compile(keras.optimizers.Adam(rate))
     vqvae.summary()
     vqvae.fit(
-        images.from_array(pictures, batch_size=8, seed=0, repeat=True),
+        images.from_array(pictures, batch_size=BATCH, seed=0, repeat=True),
         steps_per_epoch=args.steps,
         epochs=args.epochs,
         validation_data=images.from_array(unseen),
@@ -73,48 +100,22 @@ def train(args: argparse.Namespace, pictures: np.ndarray, unseen: np.ndarray) ->
     return vqvae
 
 
-def evaluate(args: argparse.Namespace, vqvae: ImageVQVAE, seen: np.ndarray, unseen: dict) -> dict:
-    """Figures on unseen pictures beside two codecs, and how codes are used."""
-    figures = {}
-    for number, (name, originals) in enumerate(unseen.items()):
-        figures[name], pictures = scores.compare(vqvae, originals)
-        np.savez(args.out / f"pictures_{number}.npz", images=originals, **pictures)
-    sets = {"training pictures": seen, "unseen pictures": np.concatenate(list(unseen.values()))}
-    return {
-        "parameters": vqvae.count_params(),
-        "compression_ratio": vqvae.compression_ratio,
-        "bytes_per_picture": float(np.prod(vqvae.image_shape) / vqvae.compression_ratio),
-        "unseen": figures,
-        "codes": {name: vqvae.evaluate(x, return_dict=True) for name, x in sets.items()},
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
-    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
-    parser.add_argument("--size", type=int, default=64, help="side of pictures, folder or TFDS")
-    parser.add_argument("--skip-corrupt", action="store_true", help="leave out unreadable files")
-    parser.add_argument("--frames", type=int, default=30_000, help="training pictures at most")
-    parser.add_argument("--hidden", type=int, default=96, help="channels; the paper has 256")
-    parser.add_argument("--epochs", type=int, default=19)
-    parser.add_argument("--steps", type=int, default=600, help="steps an epoch, of 8 pictures")
-    args = parser.parse_args()
+    args = arguments()
     out = args.out or Path("runs") / Path(args.data).name
-    args.out = runs.open_run(out, vars(args), parser.error)
+    args.out = runs.open_run(out, vars(args))
     pictures, unseen = load(args)
     vqvae = train(args, pictures, np.concatenate(list(unseen.values())))
     metrics_path, savedmodel = args.out / "metrics.json", args.out / "savedmodel" / "1"
     if not metrics_path.exists():
-        runs.write_json(metrics_path, evaluate(args, vqvae, pictures[::6], unseen))
+        metrics = scores.evaluate(vqvae, pictures[::6], unseen, args.out)
+        epoch = f"{args.steps:,} steps of {BATCH} images"
+        runs.write_json(metrics_path, {"data": args.data, "epoch": epoch, **metrics})
     if not savedmodel.exists():
         export_savedmodel(vqvae, savedmodel)
     check_without_package(vqvae, savedmodel, np.concatenate([x[:16] for x in unseen.values()]))
-    print("report:", write_report(args.out))
+    print("report:", write_report(args.out, note=CHECKED.format(1)))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

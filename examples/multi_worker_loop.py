@@ -12,6 +12,18 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from support.command import begin, example_parser, positive
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("--epochs", type=positive, default=3, help="passes over the pictures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import tensorflow as tf
 
@@ -65,9 +77,7 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=3)
-    args = parser.parse_args()
+    args = arguments()
     if "TF_CONFIG" in os.environ:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     else:

@@ -20,6 +20,48 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.command import begin, example_parser, positive
+
+# Of the decoder, by codes a second; their product is the samples a code stands for.
+STRIDES = {25: (8, 5, 4, 4), 50: (5, 4, 4, 4), 100: (5, 4, 4, 2)}
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/phoneme_study"), help="folder of the run"
+    )
+    parser.add_argument(
+        "--data", choices=("msu_nsh", "flite", "both"), default="both", help="recorded, synthetic"
+    )
+    parser.add_argument(
+        "--rates",
+        type=int,
+        nargs="+",
+        choices=STRIDES,
+        default=list(STRIDES),
+        help="codes a second",
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="of training, each model")
+    parser.add_argument("--codes", type=positive, default=512, help="size of the codebook")
+    parser.add_argument(
+        "--encoder",
+        choices=("spectrogram", "waveform"),
+        default="spectrogram",
+        help="what it begins with; the paper's is of the waveform",
+    )
+    parser.add_argument("--batch", type=positive, default=8, help="crops in a batch")
+    parser.add_argument("--crop", type=positive, default=16000, help="samples")
+    parser.add_argument("--epoch", type=positive, default=20, help="steps in a line of progress")
+    args = parser.parse_args()
+    if args.minutes <= 0 or args.crop % 640:
+        parser.error("--minutes must be positive, and --crop a multiple of 640 samples")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
 from support.judges import SILENCE
@@ -32,8 +74,6 @@ from keras_vqvae.data.audio_corpus import Clip, Corpus
 from keras_vqvae.layers import ParallelDecoder
 
 SAMPLE_RATE = 16000
-# Of the decoder; their product is the samples a code stands for.
-STRIDES = {25: (8, 5, 4, 4), 50: (5, 4, 4, 4), 100: (5, 4, 4, 2)}
 PAPER = "The paper, 25 codes a second: accuracy 49.3 %, always the same phone 7.2 %, ratio 6.8"
 _HOP = 160  # of the spectrogram: 10 ms
 
@@ -212,30 +252,10 @@ def row_of_kmeans(args: argparse.Namespace, data: str, rate: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/phoneme_study"))
-    parser.add_argument("--data", choices=("msu_nsh", "flite", "both"), default="both")
-    parser.add_argument("--rates", type=int, nargs="+", choices=STRIDES, default=list(STRIDES))
-    parser.add_argument("--minutes", type=float, default=10, help="of training, each model")
-    parser.add_argument("--codes", type=int, default=512, help="size of the codebook")
-    parser.add_argument(
-        "--encoder",
-        choices=("spectrogram", "waveform"),
-        default="spectrogram",
-        help="what it begins with; the paper's is of the waveform",
-    )
-    parser.add_argument("--batch", type=int, default=8, help="crops in a batch")
-    parser.add_argument("--crop", type=int, default=16000, help="samples")
-    parser.add_argument("--epoch", type=int, default=20, help="steps in a line of progress")
-    args = parser.parse_args()
-    if args.minutes <= 0 or args.crop % 640:
-        parser.error("--minutes must be positive, and --crop a multiple of 640 samples")
-    for name in ("codes", "batch", "epoch"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+    args = arguments()
     # Further sets, rates and encoders go into the same folder.
     stays = {k: v for k, v in vars(args).items() if k not in ("data", "rates", "encoder")}
-    args.out = open_run(args.out, stays, parser.error)
+    args.out = open_run(args.out, stays)
     path = args.out / "metrics.json"
     metrics = json.loads(path.read_text()) if path.exists() else {}
     for data in ("msu_nsh", "flite") if args.data == "both" else (args.data,):
@@ -249,7 +269,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

@@ -21,6 +21,23 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.command import begin, example_parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("run", help="a folder of video_prediction.py, or a name in the zoo")
+    parser.add_argument("--port", type=int, default=8000, help="of the page")
+    parser.add_argument("--temperature", type=float, help="default: what the run was measured at")
+    args = parser.parse_args()
+    if args.temperature is not None and not 0 < args.temperature < float("inf"):
+        parser.error(f"--temperature must be positive and finite, got {args.temperature}")
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import flask
 import keras
 import numpy as np
@@ -240,19 +257,10 @@ def load(run: str) -> tuple[VideoPredictor, np.ndarray, list[str], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="a folder of video_prediction.py, or a name in the zoo")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--temperature", type=float, help="default: what the run was measured at")
-    args = parser.parse_args()
-    if args.temperature is not None and not 0 < args.temperature < float("inf"):
-        parser.error(f"--temperature must be positive and finite, got {args.temperature}")
-    try:
-        predictor, contexts, actions, measured = load(args.run)
-        temperature = args.temperature or measured
-        app = make_app(predictor, contexts, actions, temperature)
-    except ValueError as error:
-        parser.error(str(error))
+    args = arguments()
+    predictor, contexts, actions, measured = load(args.run)
+    temperature = args.temperature or measured
+    app = make_app(predictor, contexts, actions, temperature)
     print("Compiling", flush=True)
     warm_up(predictor, contexts, temperature)
     app.run("127.0.0.1", args.port, threaded=True)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from support.command import begin, example_parser, positive
 
 CHUNK = 250  # steps in one program
 
@@ -182,24 +183,35 @@ def train(args: argparse.Namespace) -> dict:
     return took
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = example_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("write", "train"):
-        one = commands.add_parser(command)
+    for command, what in (("write", "writes the sound"), ("train", "trains a network")):
+        one = commands.add_parser(command, help=what)
         one.add_argument("sound", type=Path, help="the folder of the FLAC files")
-        one.add_argument("--preset", choices=("small", "paper"), default="small")
+        one.add_argument("--preset", choices=("small", "paper"), default="small", help="network")
         if command == "write":
             one.add_argument("--speakers", help="with commas; default those of the preset")
-            one.add_argument("--bits", type=int, choices=range(8, 17), default=16)
+            one.add_argument(
+                "--bits", type=int, choices=range(8, 17), default=16, help="of a sample"
+            )
             continue
         one.add_argument("model", type=Path, help="the file to write, NAME.keras")
-        one.add_argument("--steps", type=int, help="default those of the preset")
-        one.add_argument("--batch-size", type=int, help="default that of the preset")
-        one.add_argument("--seconds", type=float, default=float("inf"), help="end after so long")
+        one.add_argument("--steps", type=positive, help="default those of the preset")
+        one.add_argument("--batch-size", type=positive, help="default that of the preset")
+        one.add_argument(
+            "--seconds", type=float, default=float("inf"), help="time limit of training"
+        )
         one.add_argument("--dtype", default="float32", help="a Keras policy, as mixed_bfloat16")
-        one.add_argument("--seed", type=int, default=0)
+        one.add_argument("--seed", type=int, default=0, help="of weights and crops")
     args = parser.parse_args(argv)
+    if args.command == "train" and not args.seconds > 0:
+        parser.error(f"--seconds must be positive, got {args.seconds}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
     if args.command == "write":
         write(args.sound, args.preset, args.speakers, args.bits)
     else:
@@ -208,4 +220,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    begin(arguments)
     main()

@@ -6,11 +6,13 @@
 
 Takes WAV, FLAC, Ogg and MP3 files, best half an hour or more of one kind. The defaults are for two
 CPU cores and a first impression; on a GPU raise --hidden and --steps, and --sample-rate to 16000.
+A tenth of the sound is held out; training ends when it no longer gains on it, and the best weights
+are kept.
 The folder of the run then holds
 
 - `tokens.npz`: for each file its codes, int32, under the number that it has in `files`;
-- `listening/listening.html`: held-out sound, what its codes keep of it, and new sound drawn from
-  the prior, to hear and to see, with the WAV files beside it;
+- `listening/listening.html`: held-out sound, what its codes keep of it, and new sound sampled
+  from the prior, to hear and to see, with the WAV files beside it; figures and curves;
 - `vqvae.keras`, `prior.keras`: the models, for `keras.saving.load_model`;
 - `savedmodel/1`: both, for TensorFlow Serving: encode, decode, reconstruct, sample, log_prob, and
   encode and decode chunk by chunk; with speakers convert.
@@ -19,129 +21,66 @@ The folder of the run then holds
 import argparse
 from pathlib import Path
 
+from support.command import begin, example_parser, positive
+
+LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="of WAV, FLAC, Ogg or MP3 files")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/your_own_sound"), help="folder of the run"
+    )
+    parser.add_argument("--speakers", action="store_true", help="sub-folders are speakers")
+    parser.add_argument("--sample-rate", type=positive, default=8000, help="Hz")
+    parser.add_argument("--num-codes", type=positive, default=512, help="size of the codebook")
+    parser.add_argument("--hidden", type=positive, default=128, help="channels of both networks")
+    parser.add_argument(
+        "--steps", type=positive, default=2000, help="training steps of each network"
+    )
+    args = parser.parse_args()
+    if args.speakers and args.sample_rate < LEAST_SAMPLE_RATE:
+        parser.error(
+            f"--speakers follows their pitch: --sample-rate must be at least {LEAST_SAMPLE_RATE}"
+        )
+    return args
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
+
 import keras
 import numpy as np
-import soundfile
 import tensorflow as tf
-from support import listening
+from support import fitting, generation, listening, own_sound, runs
 
 from keras_vqvae import AudioVQVAE, ParallelDecoder, WaveNet, export_savedmodel
-from keras_vqvae.data import audio, debian_speech
+from keras_vqvae.data import audio
 
-STEPS_PER_EPOCH = 200  # how often held-out sound is looked at
 STRIDES = (4, 4, 4)  # of the decoder; their product is how many samples a code stands for
 SAMPLES_A_CODE = 64
-LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
 # A VQ-VAE learns from crops of so many samples, a prior from so many codes.
 CROP, CODES = 128 * SAMPLES_A_CODE, 128
 LEAST_CROPS = 5  # of each speaker
 
 
-def recorded_speech(folder: Path, sample_rate: int) -> Path:
-    """A folder of sound files for those who have none at hand: two speakers, half an hour."""
-    corpus = debian_speech.load(sample_rate, speakers=["ivrvoice", "june"], split="train")
-    for number, clip in enumerate(corpus.clips):
-        (folder / clip.speaker).mkdir(parents=True, exist_ok=True)
-        path = folder / clip.speaker / f"{number:04}.wav"
-        listening.write_wav(path, clip.waveform, sample_rate)
-    return folder
-
-
-def read(folder: Path, args: argparse.Namespace) -> tuple[list, list, list, list]:
-    """Waveforms, their files, their speakers' ids and the speakers' names, which may be none."""
-    good, problems = audio.check_folder(folder)
-    for file, problem in problems.items():
-        print(f"left out: {file}: {problem}")
-    kept = []
-    for file in good:
-        if args.speakers and file.parent == folder:
-            print(f"left out: {file}: in no speaker's folder")
-        elif soundfile.info(file).duration * args.sample_rate < SAMPLES_A_CODE:
-            print(f"left out: {file}: shorter than one code, {SAMPLES_A_CODE} samples")
-        else:
-            kept.append((audio.read(file, args.sample_rate, channels="mix"), file))
-    if not kept:
-        raise ValueError(f"{folder} holds no clip that can be used")
-    waveforms, files = (list(column) for column in zip(*kept, strict=True))
-    if not args.speakers:
-        return waveforms, files, [0] * len(files), []
-    who = [file.relative_to(folder).parts[0] for file in files]
-    names = sorted(set(who))
-    return waveforms, files, [names.index(name) for name in who], names
-
-
-def check_enough(waveforms: list, speakers: list, names: list) -> None:
-    """Raises `ValueError` where a speaker has too little sound to learn a voice from."""
-    sound = np.bincount(speakers, [len(waveform) for waveform in waveforms], len(names))
-    few = [name for name, samples in zip(names, sound, strict=True) if samples < LEAST_CROPS * CROP]
-    if few:
-        raise ValueError(
-            f"too little sound of {', '.join(few)}: each speaker needs {LEAST_CROPS * CROP:,} "
-            "samples in all; remove their folders, or record more"
-        )
-
-
-def cut(waveforms: list, speakers: list, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sound laid end to end, speaker by speaker, in pieces `(n, samples)`, and their speakers."""
-    pieces, ids = [], []
-    for speaker in sorted(set(speakers)):
-        whole = np.concatenate(
-            [w for w, s in zip(waveforms, speakers, strict=True) if s == speaker]
-        )
-        count = len(whole) // samples
-        pieces.append(whole[: count * samples].reshape(count, samples))
-        ids += [speaker] * count
-    return np.concatenate(pieces), np.array(ids, "int32")
-
-
-def fit(
-    model: keras.Model, train: tf.data.Dataset, held_out: dict | np.ndarray, rate: float, steps: int
-) -> None:
-    """Trains, and keeps the weights that were best on held-out data: little sound overfits."""
-    each = min(steps, STEPS_PER_EPOCH)
-    epochs = -(-steps // each)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * each, alpha=0.01)
-    # On CPUs the convolutions that XLA makes are slower than TensorFlow's.
-    xla = "auto" if tf.config.list_physical_devices("GPU") else False
-    model.compile(keras.optimizers.Adam(schedule, beta_2=0.99), jit_compile=xla)
-    stop = keras.callbacks.EarlyStopping(patience=5, restore_best_weights=True)
-    model.fit(
-        train,
-        steps_per_epoch=each,
-        epochs=epochs,
-        validation_data=held_out,
-        validation_batch_size=8,
-        callbacks=[stop],
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="of WAV, FLAC, Ogg or MP3 files")
-    parser.add_argument("--out", type=Path, default=Path("runs/your_own_sound"))
-    parser.add_argument("--speakers", action="store_true", help="sub-folders are speakers")
-    parser.add_argument("--sample-rate", type=int, default=8000, help="Hz")
-    parser.add_argument("--num-codes", type=int, default=512)
-    parser.add_argument("--hidden", type=int, default=128, help="channels of both networks")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of each network")
-    args = parser.parse_args()
-    for name in ("sample_rate", "num_codes", "hidden", "steps"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if args.speakers and args.sample_rate < LEAST_SAMPLE_RATE:
-        parser.error(
-            f"--speakers follows their pitch: --sample-rate must be at least {LEAST_SAMPLE_RATE}"
-        )
+    args = arguments()
     savedmodel = args.out / "savedmodel" / "1"
     if savedmodel.exists():
-        parser.error(f"--out: {args.out} holds a finished run; name another folder")
+        raise ValueError(f"--out: {args.out} holds a finished run; name another folder")
     args.out.mkdir(parents=True, exist_ok=True)
+    runs.note_command(args.out)
     if args.folder is None:
-        args.folder, args.speakers = recorded_speech(args.out / "sound", args.sample_rate), True
-    waveforms, files, speakers, names = read(args.folder, args)
+        args.folder = own_sound.recorded_speech(args.out / "sound", args.sample_rate)
+        args.speakers = True
+    waveforms, files, speakers, names = own_sound.read(
+        args.folder, args.sample_rate, SAMPLES_A_CODE, args.speakers
+    )
     if names:
-        check_enough(waveforms, speakers, names)
-    pieces, ids = cut(waveforms, speakers, CROP)
+        own_sound.check_enough(waveforms, speakers, names, LEAST_CROPS * CROP)
+    pieces, ids = own_sound.cut(waveforms, speakers, CROP)
     if len(pieces) < 20:
         seconds = sum(map(len, waveforms)) / args.sample_rate
         raise ValueError(f"{args.folder} holds {seconds:.0f} s of sound: too little to learn from")
@@ -171,7 +110,11 @@ def main() -> None:
         repeat=True,
     )
     unseen = named(pieces[held_out], ids[held_out], "waveform", "speaker")
-    fit(vqvae, train, unseen, 1e-3, args.steps)
+    # On CPUs the convolutions that XLA makes are slower than TensorFlow's.
+    xla = "auto" if tf.config.list_physical_devices("GPU") else False
+    vqvae.compile(fitting.adam(1e-3, args.steps, beta_2=0.99), jit_compile=xla)
+    each = fitting.fit(vqvae, train, unseen, args.steps, args.out / "vqvae.csv")
+    figures = vqvae.evaluate(unseen, batch_size=8, return_dict=True, verbose=0)
     vqvae.save(args.out / "vqvae.keras")
 
     codes = [vqvae.encode(waveform[None])[0] for waveform in waveforms]
@@ -191,7 +134,16 @@ def main() -> None:
     rows = named(sequences[~held_out], ids[~held_out], "codes", "condition")
     dataset = tf.data.Dataset.from_tensor_slices(rows).shuffle(len(pieces), seed=0).repeat()
     unseen = named(sequences[held_out], ids[held_out], "codes", "condition")
-    fit(prior, dataset.batch(8), unseen, 2e-3, args.steps)
+    prior.compile(fitting.adam(2e-3, args.steps, beta_2=0.99), jit_compile=xla)
+    fitting.fit(prior, dataset.batch(8), unseen, args.steps, args.out / "prior.csv")
+    bits = {
+        "uniform": float(np.log2(vqvae.num_codes)),
+        "unigram": generation.unigram_bits(
+            sequences[~held_out], sequences[held_out], vqvae.num_codes
+        ),
+        "WaveNet": prior.evaluate(unseen, batch_size=8, return_dict=True, verbose=0)["loss"],
+    }
+    runs.write_json(args.out / "metrics.json", {"codes": figures, "bits_per_code": bits})
     prior.save(args.out / "prior.keras")
 
     shown = np.linspace(0, held_out.sum() - 1, 6).astype(int)
@@ -203,16 +155,18 @@ def main() -> None:
     columns["new"] = vqvae.decode(drawn, voices)
     rows = [names[v] for v in voices] if names else [f"piece {n + 1}" for n in shown]
     title = f"{args.folder.name}: sound of {vqvae.bits_per_second:,.0f} bits a second"
-    page = listening.write_page(
-        args.out / "listening", args.sample_rate, columns, rows, title=title
-    )
+    text = [
+        f"{len(waveforms)} files, cut into {len(pieces)} pieces, {held_out.sum()} of them held out."
+    ]
+    found = listening.write_page(
+        args.out / "listening", args.sample_rate, columns, rows, title=title, text=text,
+        commands=runs.command_of(args.out), more=own_sound.report(args.out, figures, bits, each),
+    )  # fmt: skip
 
     export_savedmodel(vqvae, savedmodel, prior=prior)
-    print(f"{len(waveforms)} files; results are in {args.out}; listen to {page}")
+    print(f"bits a code, held out: {bits['WaveNet']:.2f} (unigram {bits['unigram']:.2f})")
+    print(f"{len(waveforms)} files; results are in {args.out}; listen to {found}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

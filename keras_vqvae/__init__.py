@@ -5,7 +5,13 @@ used: `export_savedmodel` and the modules `callbacks`, `data`, `distribute` and 
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+# The launcher is quiet, but its options are read after this package, and TensorFlow, are imported.
+if "keras_vqvae.distribute" in sys.orig_argv and "--verbose" not in sys.orig_argv:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_vqvae import functional, layers, likelihoods, metrics, models, sampling, spectral
 from keras_vqvae.layers import (

@@ -7,7 +7,8 @@ Every worker runs the script with a `TF_CONFIG` of its own, from which
 `tf.distribute.MultiWorkerMirroredStrategy` learns of the others. What they print is shown line by
 line after `[0] `, `[1] `. When one dies all are stopped, since the others would wait for it, and
 its exit code is passed on; with `--restarts` all are started anew, and training with
-`BackupAndRestore` goes on from its backup.
+`BackupAndRestore` goes on from its backup. Without `--verbose` TensorFlow's log is off in the
+workers, and what they log in spite of that is shown only when one dies.
 
 Workers share the machine: on a GPU set `TF_FORCE_GPU_ALLOW_GROWTH=true`, or the first takes all of
 its memory. TensorFlow's servers listen on every address of the machine and ask nobody for a
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, NamedTuple
@@ -38,6 +40,10 @@ REDRAW_SECONDS = 1.0
 # Lines end in a newline; what a carriage return ends is to be drawn over. (One at the end of what
 # has been read may be the first half of "\r\n".)
 _LINE = re.compile(rb"([^\r\n]*)(\r*\n|\r+(?=[^\r\n]))")
+
+# What C++ logs in a way that no variable turns off, but for fatal errors.
+_LOG = re.compile(rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl")
+_KEPT = 100  # lines of that
 
 # A process that outlives a launcher killed by SIGKILL, which could not stop its workers. It is
 # told the workers' process groups, and kills those it was last told of when its input ends.
@@ -122,9 +128,11 @@ def free_ports(count: int) -> list[int]:
 class _Workers:
     """One start of all workers, each with a process group of its own."""
 
-    def __init__(self, events: SimpleQueue, guard: IO[bytes]) -> None:
+    def __init__(self, events: SimpleQueue, guard: IO[bytes], verbose: bool) -> None:
         self._events = events
         self._guard = guard
+        self._verbose = verbose
+        self._held: deque[bytes] = deque(maxlen=_KEPT)
         self._processes: list[subprocess.Popen] = []
         self._waiting: list[threading.Thread] = []
         self._forwarding: list[threading.Thread] = []
@@ -150,12 +158,16 @@ class _Workers:
         while not self._events.empty():  # the stopped ones' ends, but perhaps also a signal to us
             event = self._events.get()
             ended = event if event.worker is None else ended
+        if ended is not None and ended.worker is not None:
+            sys.stderr.buffer.writelines(self._held)
         return ended
 
     def _start(self, command: list[str], index: int, config: str) -> None:
+        quiet = {} if self._verbose else {b"TF_CPP_MIN_LOG_LEVEL": b"3"}
+        ours = {b"TF_CONFIG": config.encode(), b"PYTHONUNBUFFERED": b"1"}
         process = subprocess.Popen(
             command,
-            env={**_environment(), b"TF_CONFIG": config.encode(), b"PYTHONUNBUFFERED": b"1"},
+            env={**quiet, **_environment(), **ours},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -180,11 +192,15 @@ class _Workers:
         self._events.put(Ended(index, result.si_status if exited else -result.si_status))
 
     def _forward(self, source: IO[bytes], target: IO[bytes], prefix: bytes) -> None:
-        """Copies whole lines, after `prefix`."""
+        """Copies whole lines, after `prefix`; without `--verbose` holds C++'s log back."""
 
         def show(text: bytes) -> None:
+            line = prefix + text + b"\n"
+            if _LOG.match(text) and not self._verbose:
+                self._held.append(line)
+                return
             with self._printing:
-                target.write(prefix + text + b"\n")
+                target.write(line)
                 target.flush()
 
         rest, redrawn = b"", -REDRAW_SECONDS
@@ -237,13 +253,14 @@ def _join(threads: list[threading.Thread], seconds: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def launch(command: list[str], workers: int, restarts: int) -> int:
+def launch(command: list[str], workers: int, restarts: int, verbose: bool = False) -> int:
     """Runs `command` on local workers, and all of them again when one dies.
 
     Args:
         command: of one worker.
         workers: how many, at least 1.
         restarts: how often all are started anew at most.
+        verbose: whether to show TensorFlow's log even if all goes well.
 
     Returns:
         0 if all ended well, else the exit code of the worker that died first, or 128 and the
@@ -257,7 +274,7 @@ def launch(command: list[str], workers: int, restarts: int) -> int:
     )
     assert guard.stdin
     restarted = 0
-    while (ended := _Workers(events, guard.stdin).run(command, workers)) is not None:
+    while (ended := _Workers(events, guard.stdin, verbose).run(command, workers)) is not None:
         if ended.worker is None or restarted == restarts:
             _say(f"{ended}; all are stopped")
             break
@@ -285,16 +302,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m keras_vqvae.distribute",
         description="Runs a script on several local workers, to try multi-worker training out.",
-        usage="%(prog)s [--workers 2] [--restarts 0] (script.py | -m module) ...",
+        usage="%(prog)s [--workers 2] [--restarts 0] [--verbose] (script.py | -m module) ...",
         allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--workers", type=_at_least(1), default=2, help="how many (default 2)")
+    parser.add_argument("--workers", type=_at_least(1), default=2, help="how many")
     parser.add_argument(
         "--restarts",
         type=_at_least(0),
         default=0,
-        help="how often to start all anew when one dies (default 0)",
+        help="how often to start all anew when one dies",
     )
+    parser.add_argument("--verbose", action="store_true", help="show TensorFlow's log")
     rest = argparse.REMAINDER
     parser.add_argument("-m", dest="module", nargs=rest, help="a module in place of a script")
     parser.add_argument("command", nargs=rest, help="the script and its arguments")
@@ -306,7 +325,7 @@ def main() -> int:
     if not args.module and not Path(args.command[0]).is_file():
         parser.error(f"no such script: {args.command[0]}")
     what = ["-m", *args.module] if args.module else args.command
-    return launch([sys.executable, *what], args.workers, args.restarts)
+    return launch([sys.executable, *what], args.workers, args.restarts, args.verbose)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def test_demo_is_whole_and_resumes(tmp_path: Path) -> None:
         assert set(figures) == {"VQ-VAE", "thumbnail", "WebP"}
         assert all(5 < f["PSNR"] < 60 and 0 < f["SSIM"] < 1 for f in figures.values())
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 2 + 3  # rows of images, and curves
+    assert "python " in page and "--frames 300" in page  # by which command
     for name in metrics["unseen"]:
         assert name in page
     assert (out / "savedmodel" / "1" / "saved_model.pb").exists()
@@ -109,14 +110,17 @@ def check_generation(out: Path, environment: dict) -> None:
     assert re.search(r"^sample codes: \d+ values, 0 differ$", finished.stdout, re.MULTILINE)
     assert re.search(r"^log_prob log_prob: \d+ values, 0 differ$", finished.stdout, re.MULTILINE)
     metrics = json.loads((out / "prior" / "metrics.json").read_text())
-    assert len(metrics["bits_per_code"]) == 3
+    assert len(metrics["bits_per_code"]) == 5
+    # The curve of unseen codes ends at a number of the table.
+    last = float(rows(out / "prior")[-1]["val_loss"])
+    assert metrics["bits_per_code"]["all unseen images"]["PixelCNN"] == pytest.approx(last, 1e-4)
     for bits in metrics["bits_per_code"].values():
         assert bits["uniform"] == 9 and 1 < bits["unigram"] < 10 and 1 < bits["PixelCNN"] < 10
     assert 0 < metrics["greatest_share_of_codes_in_common"]["max"] <= 1
     pictures = np.load(out / "prior" / "samples.npz")
     assert pictures["samples"].shape == pictures["nearest"].shape == (9, 64, 64, 3)
     page = (out / "report.html").read_text()
-    assert "PixelCNN" in page and page.count("data:image/png;base64,") == 5
+    assert "PixelCNN" in page and page.count("data:image/png;base64,") == 5 + 2
     assert (out / "savedmodel" / "2" / "saved_model.pb").exists()
 
     history = (out / "prior" / "history.csv").read_text()
@@ -167,8 +171,11 @@ def test_your_own_images(tmp_path: Path) -> None:
     dataset = images.from_folder(folder, (16, 16), skip_corrupt=True)
     np.testing.assert_array_equal(vqvae.encode(dataset), tokens["codes"])
     assert keras.models.load_model(out / "prior.keras").sample(1, seed=0).shape == (1, 4, 4)
-    for name in ("reconstructions.png", "samples.png", "savedmodel/1/saved_model.pb"):
+    for name in ("reconstructions_0.png", "prior/samples.png", "savedmodel/1/saved_model.pb"):
         assert (out / name).exists()
+    page = (out / "report.html").read_text()
+    assert "held-out images of photos" in page and "unigram" in page and "PSNR, dB" in page
+    assert re.search(r"bits a code, held out: \d+\.\d\d \(unigram", finished.stdout)
     refused = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert refused.returncode != 0 and "holds a finished run" in refused.stderr
 

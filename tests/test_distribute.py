@@ -452,3 +452,24 @@ def test_kubernetes(tmp_path: Path) -> None:
         told.append(json.loads(run.stdout))
     hosts = [f"{name}-{i}.{value('subdomain')}:{value('port', service)}" for i in range(workers)]
     check_tasks(told, hosts)
+
+
+def test_logs_of_workers_are_shown_when_one_dies(tmp_path: Path) -> None:
+    """TensorFlow logs errors when workers end one after the other, after success too."""
+    lines = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "E0000 00:00:1796043697.259929   17628 agent.cc:464] UNAVAILABLE",
+    )
+    body = "".join(f"print({line!r}, file=sys.stderr)\n" for line in lines)
+    body += "print('E0000 is no log', file=sys.stderr)\nsys.exit(INDEX + int(sys.argv[1]))"
+    script = write(tmp_path, body)
+    for code, options, shown in ((0, [], 0), (0, ["--verbose"], 2), (3, [], 2)):
+        run = subprocess.run(
+            [*LAUNCHER, "--workers", "1", *options, str(script), str(code)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert run.returncode == code
+        assert [f"[0] {line}" in run.stderr for line in lines] == [bool(shown)] * 2
+        assert "[0] E0000 is no log" in run.stderr

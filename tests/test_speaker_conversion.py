@@ -133,9 +133,8 @@ def test_all_results_and_resuming(tmp_path: Path, monkeypatch, capsys) -> None:
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert {path.name: path.read_bytes() for path in (out / "wavenet").glob("*.wav")} == clips
 
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(ValueError, match="other arguments"):
         speaker_conversion.main(["--out", str(out), "--steps", "5"])
-    assert refused.value.code == 2 and "other arguments" in capsys.readouterr().err
 
 
 def test_crops_are_balanced_by_the_root_and_come_in_one_order() -> None:
@@ -231,7 +230,7 @@ def test_a_folder_of_speakers(tmp_path: Path) -> None:
 def test_bad_arguments_are_refused(tmp_path: Path, capsys) -> None:
     for arguments, message in (
         (["--minutes", "5"], "--minutes is for the preset small"),
-        (["--steps", "0"], "--steps must be positive"),
+        (["--steps", "0"], "--steps: must be an integer of at least 1"),
         (["--data", str(tmp_path), "--speakers", "june"], "without --data"),
     ):
         with pytest.raises(SystemExit) as refused:

@@ -17,7 +17,7 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from support import judges, listening, psola, sound_scores  # noqa: E402
+from support import conversion, figures, judges, listening, psola, sound_scores  # noqa: E402
 
 from keras_vqvae import spectral  # noqa: E402
 from keras_vqvae.data.audio_corpus import Clip  # noqa: E402
@@ -204,3 +204,24 @@ def test_psola_changes_the_pitch_and_nothing_else(factor: float) -> None:
     # What is no voice is left as it is.
     noise = slice(9600 + 800, 12800 - 800)
     np.testing.assert_allclose(y[noise], x[noise], atol=2e-3)
+
+
+def test_judges_divide_by_no_count_of_nothing() -> None:
+    judge = judges.PhoneJudge(RATE, ["a", "pau"])
+    silent = Clip("a", "low", "xx", np.zeros(1600, "int16"), phones=((0.2, "pau"),))
+    told = judge.accuracy([silent])
+    assert told["speech"] is None and told["most_frequent"] is None and told["frames"] is not None
+    unheard = Clip("a", "low", "xx", np.zeros(1600, "int16"), phones=((0.2, "o"),))
+    assert judge.accuracy([unheard])["speech"] == 0  # the judge does not know this phone
+    speakers = judges.SpeakerJudge(RATE, ["low"])
+    assert speakers.predict([]) == [] and speakers.accuracy([], []) == {"clips": None}
+    with pytest.raises(ValueError, match="must hold sound"):
+        sound_scores.compare([], {}, RATE)
+
+
+def test_floors_without_anything_to_compare_are_not_missed() -> None:
+    rows = conversion.floors({"a": None, "b": 0.5, "c": 0.1}, {"a": 0.2, "b": 0.2, "c": 0.2})
+    assert [row["met"] for row in rows.values()] == [None, True, False]
+    said = [conversion.verdict(name, row) for name, row in rows.items()]
+    assert [line.partition(":")[0] for line in said] == ["nothing to compare", "reached", "MISSED"]
+    assert [figures.short(x) for x in (None, float("nan"), 0.5, 3.0)] == ["–", "–", "0.5", "3"]

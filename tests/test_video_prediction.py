@@ -112,6 +112,7 @@ def test_aims_are_of_the_worst_set() -> None:
                 "turns obeyed": {
                     "predicted": {"share": 0.9 + better / 20},
                     "actions swapped": {"share": 0.97},
+                    "real frames": {"share": 0.98},
                 },
                 "gradient energy at the last step / reconstructions": 1 + better,
             },
@@ -292,3 +293,44 @@ def test_a_run_with_codes_that_span_time(tmp_path: Path, monkeypatch) -> None:
     assert sets["turning"]["turns obeyed"]["real frames"]["share"] == 1.0
     with pytest.raises(SystemExit):
         example.main([*line, "--vqvae", "vizdoom_frames"])
+
+
+def test_without_turns_in_real_frames_nothing_is_missed() -> None:
+    """Actions that are called left and right may not turn the picture."""
+
+    def figures(real: float) -> dict:
+        alike = {"PSNR": [20.0]}
+        shares = {"predicted": 0.1, "actions swapped": 0.1, "real frames": real}
+        return {
+            "turning": {
+                "prediction": {"PSNR": [10.0]},
+                "copy of the last frame": alike,
+                "turns obeyed": {what: {"share": share} for what, share in shares.items()},
+                "gradient energy at the last step / reconstructions": None,
+            },
+            "after 100 frames": {"contrast / reconstructions": None, "share of turns obeyed": 0.1},
+        }
+
+    for preset in example.PRESETS:
+        told = example.aims(preset, {"still": figures(0.02)})
+        assert told and all(row["met"] is None and row["lowest"] is None for row in told.values())
+    name = "share of turns that the picture obeys"
+    said = example.verdict(name, told[name])
+    assert said.startswith("nothing to compare with") and name in said
+    told = example.aims("tiny", {"still": figures(0.02), "turning": figures(0.99)})
+    assert all(row["met"] is False for row in told.values())
+    assert example.verdict(name, told[name]).startswith(f"MISSED: {name}: 0.100 to 0.100")
+
+
+def test_flat_reconstructions_and_no_turns_divide_nothing() -> None:
+    flat, real = np.full((4, 12, 16, 16, 3), 90, np.uint8), images(4, (16, 16, 3))
+    told = video_scores.liveliness(flat, flat[:, 0])
+    assert {name for name, value in told.items() if value is None} == {
+        name for name in told if "reconstructions" in name
+    }
+    actions = np.zeros((4, 2), "int32")
+    assert video_scores.obedience(real, flat[:, :2], actions, 1, 2) == {
+        "share": None, "turns": 0, "median pixels": None
+    }  # fmt: skip
+    small = np.zeros((2, 1, 8, 8, 3), np.uint8)  # less than the usual window of SSIM
+    assert video_scores.by_step(small, small)["SSIM"] == [pytest.approx(1.0)]

@@ -60,7 +60,7 @@ def test_with_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = keras.models.load_model(out / "prior.keras")
     assert prior.sample(2, [0, 1], length=5, seed=0).shape == (2, 5)
     page = (out / "listening" / "listening.html").read_text()
-    for column in ("held out", "reconstructed", "as low", "as high", "new"):
+    for column in ("held out", "reconstructed", "as low", "as high", "new", "unigram"):
         assert column in page
     served = tf.saved_model.load(str(out / "savedmodel" / "1")).signatures
     assert {"encode", "decode", "convert", "sample", "encode_stream"} <= set(served)
@@ -93,7 +93,7 @@ def test_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> 
         your_own_sound.main()
     assert "short.wav: in no speaker's folder" in capsys.readouterr().out
     for options, message in (
-        (["--hidden", "0"], "--hidden must be at least 1"),
+        (["--hidden", "0"], "--hidden: must be an integer of at least 1"),
         (["--speakers", "--sample-rate", "4000"], "--sample-rate must be at least 6400"),
     ):
         monkeypatch.setattr(sys, "argv", [*line[1:], *options])

@@ -172,3 +172,22 @@ def test_packing_in_half_precision_keeps_what_it_says(
         again.load_weights(folder / "model.weights.h5")
         for old, new in zip(model.weights, again.weights, strict=True):
             np.testing.assert_allclose(old, new, rtol=2**-9 * number, atol=1e-6 * number)
+
+
+def test_what_is_left_out_is_said(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    for i in range(3):
+        keras.utils.save_img(tmp_path / f"{i}.png", np.full((8, 8, 3), 80.0 * i), scale=False)
+    model = ImageVQVAE((8, 8, 3), 16, 4, hidden=8, residual_hidden=4)
+    run.show_pictures(model, str(tmp_path), tmp_path / "out.gif", 2)
+    said = capsys.readouterr().out
+    assert "the first 2 of 3 are taken; --most 3 takes all" in said and "2 pictures" in said
+    run.show_pictures(model, str(tmp_path), tmp_path / "out.gif", 12)
+    assert "are taken" not in capsys.readouterr().out
+    # Without soundfile the error says what to install.
+    sound = AudioVQVAE(8000, 16, decoder="parallel", hidden=8, finest_hidden=4)
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ImportError, match=r'need soundfile: pip install "\.\[audio\]"'):
+        run.say_in_every_voice(sound, str(tmp_path), tmp_path / "out", 12)

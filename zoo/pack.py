@@ -10,7 +10,23 @@ python zoo/pack.py runs/mine/parallel.keras zoo/mine --float16    # little more 
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from support.command import begin, example_parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    parser.add_argument("model", type=Path, help="a .keras file")
+    parser.add_argument("folder", type=Path, help="to write")
+    parser.add_argument("--float16", action="store_true", help="halve the weights' precision")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    begin(arguments)  # before the imports that take seconds
 
 import h5py
 import keras
@@ -53,11 +69,7 @@ def halve(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--float16", action="store_true")
-    args = parser.parse_args()
+    args = arguments()
     model = keras.models.load_model(args.model, compile=False)  # without the optimizer
     args.folder.mkdir(parents=True, exist_ok=True)
     config = keras.saving.serialize_keras_object(model)

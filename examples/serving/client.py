@@ -693,13 +693,15 @@ def assignment(text: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("model", help="its name on the server")
     parser.add_argument("files", type=Path, nargs="*", help="pictures, or WAV files of 16 bits")
     parser.add_argument("--grpc", help="HOST:PORT")
     parser.add_argument("--rest", help="http://HOST:PORT")
     parser.add_argument("--warmup", type=Path, help="a file tf_serving_warmup_requests")
-    parser.add_argument("--out", type=Path, default=Path("answers"))
+    parser.add_argument("--out", type=Path, default=Path("answers"), help="folder of the answers")
     parser.add_argument("--size", type=int, nargs=2, help="height and width that pictures get")
     modes = {"1": "L", "3": "RGB", "4": "RGBA"}
     parser.add_argument("--channels", choices=modes, default="3", help="of the model's pictures")

@@ -10,8 +10,8 @@ import sys
 
 sys.modules["keras_vqvae"] = None  # type: ignore[assignment]  # importing it fails from here on
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
 folder, expected_path, share = sys.argv[1:]
 try:

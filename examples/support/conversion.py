@@ -13,6 +13,7 @@ from keras_vqvae import AudioVQVAE, WaveNet, functional
 from keras_vqvae.data import audio, debian_speech
 from keras_vqvae.data.audio_corpus import Clip, Corpus, quantized
 from support import judges, sound_scores
+from support.figures import ratio
 
 # Recordings of one's own may be hours long; clips are no longer than this.
 LONGEST_SECONDS = 10.0
@@ -202,12 +203,6 @@ def loss_without_codes(wavenet: WaveNet, sound: dict[str, np.ndarray]) -> float:
     return float(wavenet.evaluate(x, batch_size=4, verbose=0, return_dict=True)["loss"])
 
 
-def unigram_bits(train: np.ndarray, held: np.ndarray, num_codes: int) -> float:
-    """Bits a code where only its frequency in training is known (add-one smoothing)."""
-    counts = np.bincount(train.ravel(), minlength=num_codes) + 1
-    return float(-np.log2(counts / counts.sum())[held].mean())
-
-
 def judged(
     vqvae: AudioVQVAE,
     train: Corpus,
@@ -228,7 +223,9 @@ def judged(
 
     Returns:
         of speakers, shares of clips that are heard as who they should be of; of phones, shares of
-        frames of speech told as they are labelled, or nothing where no clip is labelled.
+        frames of speech told as they are labelled, or nothing where no clip is labelled. A figure
+        is None where there is nothing to count, or to compare with: no other speaker to convert
+        to, or a judge that tells no phone.
     """
     names, rate = list(held_out.speaker_names), held_out.sample_rate
     judge = judges.SpeakerJudge.load_or_fit(folder / f"speaker{rate}", rate, train.clips)
@@ -249,14 +246,15 @@ def judged(
     speakers = {
         "originals": judge.accuracy(originals, said_by)["clips"],
         "reconstructions": judge.accuracy(rebuilt, said_by)["clips"],
-        "conversions": float(np.mean(heard == targets)),
-        "conversions heard as the source": float(
-            np.mean(heard == np.array([said_by[i] for i, _ in pairs]))
+        "conversions": ratio(np.sum(heard == targets), len(pairs)),
+        "conversions heard as the source": ratio(
+            np.sum(heard == np.array([said_by[i] for i, _ in pairs])), len(pairs)
         ),
         "number of conversions": len(pairs),
     }
     for name in names:
-        speakers[f"conversions to {name}"] = float(np.mean(heard[targets == name] == name))
+        to_it = targets == name
+        speakers[f"conversions to {name}"] = ratio(np.sum(heard[to_it] == name), to_it.sum())
 
     labelled = [clip for clip in held_out.clips if clip.phones][:sentences]
     if not labelled:
@@ -269,14 +267,17 @@ def judged(
         told[name] = phone_judge.accuracy(labelled, spoken(vqvae, sounds, [i] * len(sounds)))
     own = labelled[0].speaker
     reconstructions = told.pop(own)["speech"]
-    conversions = float(np.mean([accuracy["speech"] for accuracy in told.values()]))
+    shares = [a["speech"] for a in told.values() if a["speech"] is not None]
+    conversions = ratio(sum(shares), len(shares))
     phones = {
         "originals": plain["speech"],
         "always the most frequent": plain["most_frequent"],
         "reconstructions": reconstructions,
         "conversions": conversions,
-        "reconstructions / originals": reconstructions / plain["speech"],
-        "conversions / reconstructions": conversions / reconstructions,
+        "reconstructions / originals": ratio(reconstructions or 0, plain["speech"]),
+        "conversions / reconstructions": (
+            None if conversions is None else ratio(conversions, reconstructions)
+        ),
     }
     for name, accuracy in told.items():
         phones[f"conversions to {name}"] = accuracy["speech"]
@@ -321,12 +322,24 @@ def seconds_per_step(model: keras.Model, dataset: tf.data.Dataset, steps: int = 
     return (time.perf_counter() - start) / steps
 
 
-def floors(reached: dict[str, float], floor: dict[str, float]) -> dict[str, dict]:
-    """What was reached beside what must be."""
+def floors(reached: dict[str, float | None], floor: dict[str, float]) -> dict[str, dict]:
+    """What was reached beside what must be; `met` is None where there is nothing to compare."""
     return {
-        name: {"reached": float(value), "floor": floor[name], "met": bool(value >= floor[name])}
+        name: {
+            "reached": value,
+            "floor": floor[name],
+            "met": None if value is None else bool(value >= floor[name]),
+        }
         for name, value in reached.items()
     }
+
+
+def verdict(name: str, row: dict) -> str:
+    """What is said of a floor in the end."""
+    if row["met"] is None:
+        return f"nothing to compare: {name}"
+    said = "reached" if row["met"] else "MISSED"
+    return f"{said}: {name}: {row['reached']:.3f}, floor {row['floor']:g}"
 
 
 # What is shown.

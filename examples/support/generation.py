@@ -1,6 +1,7 @@
 """Figures of a prior: bits per code, cost of a sample, likeness to what it was trained on."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,66 @@ def bits_per_code(prior: PixelCNN, train: np.ndarray, unseen: Any) -> dict[str, 
         train: codes that it was trained on.
         unseen: codes, or codes and condition, as `prior.log_prob` takes them.
     """
-    counts = np.bincount(train.ravel(), minlength=prior.num_codes) + 1
-    unigram = -np.log2(counts / counts.sum())
     codes = unseen["codes"] if isinstance(unseen, dict) else unseen
     nats = -prior.log_prob(unseen).mean() / prior.num_positions
     return {
         "uniform": float(np.log2(prior.num_codes)),
-        "unigram": float(unigram[codes].mean()),
+        "unigram": unigram_bits(train, codes, prior.num_codes),
         "PixelCNN": float(nats / np.log(2)),
+    }
+
+
+def unigram_bits(train: np.ndarray, unseen: np.ndarray, num_codes: int) -> float:
+    """Bits a code where only its frequency in training is known (add-one smoothing)."""
+    counts = np.bincount(train.ravel(), minlength=num_codes) + 1
+    return float(-np.log2(counts / counts.sum())[unseen].mean())
+
+
+def bits_by_set(
+    prior: PixelCNN, train: np.ndarray, unseen: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """`bits_per_code` of training codes, of each unseen set and of all unseen codes together.
+
+    The last is what `fit` logs as `val_loss` if it validates on all of them.
+    """
+    sets = {"training images": train[:: max(1, len(train) // 500)], **unseen}
+    if len(unseen) > 1:
+        sets["all unseen images"] = np.concatenate(list(unseen.values()))
+    return {name: bits_per_code(prior, train, codes) for name, codes in sets.items()}
+
+
+def evaluate(
+    prior: PixelCNN,
+    vqvae: ImageVQVAE,
+    train: tuple[np.ndarray, np.ndarray],
+    unseen: dict[str, np.ndarray],
+    out: Path,
+    samples: int = 24,
+    temperature: float = 0.9,
+) -> dict:
+    """What report.py says of a prior; draws samples and writes them into `out`.
+
+    Args:
+        prior: a trained model.
+        vqvae: the model whose codes it was trained on.
+        train: the images that it was trained on, and their codes.
+        unseen: codes that it was not trained on, by name of the set.
+        out: the folder of the prior.
+        samples: how many images to draw.
+        temperature: of the samples.
+    """
+    images, codes = train
+    start = time.perf_counter()
+    drawn = prior.sample(samples, temperature=temperature, seed=0, verbose=0)
+    first = time.perf_counter() - start  # compilation included
+    figures, nearest = compare(prior, vqvae, drawn, codes, images)
+    np.savez(out / "samples.npz", samples=vqvae.decode(drawn), nearest=nearest)
+    return {
+        "parameters": prior.count_params(),
+        "temperature": temperature,
+        "bits_per_code": bits_by_set(prior, codes, unseen),
+        "seconds_with_compilation": first,
+        **figures,
     }
 
 

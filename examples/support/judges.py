@@ -7,6 +7,7 @@ taken out, and see clips of the training split alone.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from keras import layers
 from keras_vqvae import spectral
 from keras_vqvae.data.audio_corpus import Clip, labels_at
 from support import runs
+from support.figures import ratio
 from support.psola import at_pitch
 
 HOP_SECONDS = 0.01
@@ -181,8 +183,8 @@ class PhoneJudge(_Judge):
 
     def accuracy(
         self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray] | None = None
-    ) -> dict[str, float]:
-        """Share of frames told as they are labelled.
+    ) -> dict[str, float | None]:
+        """Share of frames told as they are labelled; None where there are no such frames.
 
         Args:
             clips: clips with phones.
@@ -199,9 +201,9 @@ class PhoneJudge(_Judge):
         labels = np.concatenate(labelled)
         speech = ~np.isin(labels, [self._index[s] for s in SILENCE if s in self._index])
         return {
-            "frames": float(right.mean()),
-            "speech": float(right[speech].mean()),
-            "most_frequent": float(np.bincount(labels[speech]).max() / speech.sum()),
+            "frames": ratio(right.sum(), len(right)),
+            "speech": ratio(right[speech].sum(), speech.sum()),
+            "most_frequent": ratio(max(Counter(labels[speech]).values(), default=0), speech.sum()),
         }
 
     def _batches(
@@ -289,15 +291,15 @@ class SpeakerJudge(_Judge):
 
     def probabilities(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """`(waveforms, speakers)`: means over windows of a second of what is loud."""
-        found = []
+        found = [np.zeros((0, len(self.labels)))]
         for waveform in waveforms:
             x = self.features(waveform)
             starts = range(0, max(1, len(x) - 49), 50)
             windows = np.stack([np.take(x, np.arange(s, s + 100), 0, mode="wrap") for s in starts])
             logits = np.asarray(self.network.predict_on_batch(windows), "float64")
             shares = np.exp(logits - logits.max(-1, keepdims=True))
-            found.append((shares / shares.sum(-1, keepdims=True)).mean(0))
-        return np.stack(found)
+            found.append((shares / shares.sum(-1, keepdims=True)).mean(0)[None])
+        return np.concatenate(found)
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> list[str]:
         """The likeliest speaker of every waveform."""
@@ -305,12 +307,12 @@ class SpeakerJudge(_Judge):
 
     def accuracy(
         self, waveforms: Sequence[np.ndarray], speakers: Sequence[str]
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """Share of waveforms told to be of `speakers`: over `clips`, and by speaker."""
         right = np.array(self.predict(waveforms)) == np.array(speakers)
         names = np.array(speakers)
         by_speaker = {str(name): float(right[names == name].mean()) for name in np.unique(names)}
-        return {"clips": float(right.mean()), **by_speaker}
+        return {"clips": ratio(right.sum(), len(right)), **by_speaker}
 
     def _batches(
         self, by_speaker: list[list], rng: np.random.Generator, size: int = 32

@@ -7,43 +7,24 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from keras_vqvae.callbacks.show import drawn, new_figure
 from keras_vqvae.callbacks.sound import LOWEST_DB, decibels
+from support import page
 
-PAGE = jinja2.Environment(autoescape=True).from_string(
-    """<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }
-.wide { overflow-x: auto } table { border-collapse: collapse; margin-bottom: 1.5rem }
-td, th { padding: .3rem 1rem .3rem 0; text-align: left; border-bottom: 1px solid #ddd;
-         vertical-align: top }
-td { font-variant-numeric: tabular-nums } .number { text-align: right }
-th.number { white-space: nowrap } audio { width: 320px; height: 34px; display: block }
-img { width: 320px; display: block } .name { max-width: 16rem; color: #555; font-size: 14px }
-p { max-width: 50rem } .small { color: #555; font-size: 14px }
-</style>
-<h1>{{ title }}</h1>
-{% for paragraph in text %}<p>{{ paragraph }}</p>
-{% endfor %}
-<h2>Clips</h2>
-<div class="wide"><table><tr><th>{% for column in columns %}<th>{{ column }}{% endfor %}</tr>
+CLIPS = jinja2.Environment(autoescape=True).from_string(
+    """<div class="wide"><table><tr><th>clip{% for column in columns %}<th>{{ column }}
+{% endfor %}</tr>
 {% for row in rows %}<tr><td class="name">{{ row.name }}{% for file in row.files %}
 <td><audio controls preload="none" src="{{ file }}.wav"></audio>
-<img src="{{ file }}.png" alt="waveform and spectrogram" loading="lazy">{% endfor %}</tr>
+<img class="clip" src="{{ file }}.png" alt="waveform and spectrogram" loading="lazy">
+{% endfor %}</tr>
 {% endfor %}</table></div>
 <p class="small">Above, the waveform; below, the spectrogram up to {{ kilohertz }} kHz, from
 {{ lowest }} to 0 dB of a full sine. {{ sample_rate }} Hz, 16 bits.</p>
-{% for name, table in tables.items() %}
-<h2>{{ name }}</h2>
-<div class="wide"><table><tr><th>{% for column in table.columns %}<th class="number">{{ column }}
-{% endfor %}</tr>
-{% for row, cells in table.rows.items() %}<tr><td>{{ row }}{% for cell in cells %}
-<td class="number">{{ cell }}{% endfor %}</tr>
-{% endfor %}</table></div>
-{% endfor %}
-</html>"""
+"""
 )
 
 
@@ -52,9 +33,11 @@ def write_page(
     sample_rate: int,
     columns: Mapping[str, Sequence[np.ndarray]],
     rows: Sequence[str],
-    figures: Mapping[str, Mapping[str, Mapping[str, float | str]]] | None = None,
+    figures: Mapping[str, Mapping[str, Mapping[str, float | str | None]]] | None = None,
     title: str = "Listening",
     text: Sequence[str] = (),
+    commands: Sequence[str] = (),
+    more: Sequence[Markup] = (),
 ) -> Path:
     """Writes `listening.html` and its WAV and PNG files into `folder`, which is made.
 
@@ -67,6 +50,8 @@ def write_page(
             shown as spaces.
         title: heading of the page.
         text: paragraphs below it.
+        commands: by which the sound was made.
+        more: parts of `support.page` at the end.
 
     Returns:
         path of the page.
@@ -82,19 +67,21 @@ def write_page(
             write_wav(folder / f"{file}.wav", waveform, sample_rate)
             write_picture(folder / f"{file}.png", waveform, sample_rate)
             shown[row]["files"].append(file)
-    page = PAGE.render(
-        title=title,
-        text=text,
-        tables={name: _table(table) for name, table in (figures or {}).items()},
+    clips = CLIPS.render(
         columns=list(columns),
         rows=shown,
         kilohertz=f"{sample_rate / 2000:g}",
         lowest=f"{LOWEST_DB:g}",
         sample_rate=f"{sample_rate:,}",
     )
-    path = folder / "listening.html"
-    path.write_text(page)
-    return path
+    parts = [*map(page.paragraph, text), page.heading("Clips"), Markup(clips)]
+    for name, table in (figures or {}).items():
+        rows_of_table = {
+            row: {column.replace("_", " "): value for column, value in cells.items()}
+            for row, cells in table.items()
+        }
+        parts += [page.heading(name), page.table("", rows_of_table)]
+    return page.write(folder / "listening.html", title, commands, *parts, *more)
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
@@ -115,7 +102,7 @@ def write_picture(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     upper, lower = figure.subplots(2, 1, height_ratios=[2, 3], sharex=True)
     seconds = len(waveform) / sample_rate
     upper.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
-    upper.set(xlim=(0, seconds), ylim=(-1, 1))
+    upper.set(xlim=(0, seconds), ylim=(-1, 1), ylabel="sample")
     lower.imshow(
         decibels(waveform, sample_rate).T,
         aspect="auto",
@@ -127,21 +114,3 @@ def write_picture(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     )
     lower.set(xlabel="seconds", ylabel="kHz")
     Image.fromarray(drawn(figure)).save(path)
-
-
-def _table(figures: Mapping[str, Mapping[str, float | str]]) -> dict:
-    """Columns in the order in which they are met; a row may lack some."""
-    columns = list(dict.fromkeys(name for row in figures.values() for name in row))
-    return {
-        "columns": [name.replace("_", " ") for name in columns],
-        "rows": {
-            name: [_figure(row[column]) if column in row else "" for column in columns]
-            for name, row in figures.items()
-        },
-    }
-
-
-def _figure(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

@@ -1,152 +1,184 @@
-"""A run's folder as one HTML page: pictures, curves, figures."""
+"""A run of a VQ-VAE of images, and of a prior over its codes, as one HTML page."""
 
-import base64
-import csv
 import json
 from pathlib import Path
 
-import jinja2
 import numpy as np
-from matplotlib import pyplot as plt
-from PIL import Image
+from markupsafe import Markup
 
-from support import scores
+from support import page, runs, scores
+from support.figures import written
 
-PAGE = jinja2.Template(
-    """<!doctype html><html lang="en"><meta charset="utf-8"><title>VQ-VAE report</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; color: #222;
-       padding: 0 1rem }
-img { max-width: 100%; image-rendering: pixelated } .plot { image-rendering: auto }
-table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left;
-       border-bottom: 1px solid #ddd } td { font-variant-numeric: tabular-nums }
-.best { font-weight: 700 } figcaption, .small { color: #555; font-size: 14px }
-</style>
-<h1>VQ-VAE: {{ parameters }} parameters, {{ "%.1f"|format(ratio) }}:1</h1>
-<p>{{ "%.0f"|format(num_bytes) }} bytes a picture.</p>
-<table><tr><th>codes<th>used<th>perplexity<th>bits a code</tr>
-{% for name, u in usage.items() %}<tr><td>{{ name }}<td>{{ "%.1f"|format(100 * u.code_use) }}&nbsp;%
-<td>{{ "%.0f"|format(u.perplexity) }}<td>{{ "%.2f"|format(u.bits_per_code) }}</tr>{% endfor %}
-</table>
-{% for s in sets %}
-<h2>{{ s.name }}</h2>
-<table><tr><th>codec<th>PSNR, dB<th>SSIM</tr>
-{% for codec, v in s.scores.items() %}<tr><td>{{ codec }}{% if v.bytes %}
- ({{ "%.0f"|format(v.bytes) }} bytes){% endif %}<td>{{ "%.2f"|format(v.PSNR) }}
-<td>{{ "%.3f"|format(v.SSIM) }}</tr>{% endfor %}</table>
-<figure><img src="{{ s.picture }}" alt="originals and reconstructions">
-<figcaption>From top to bottom: {{ s.rows|join(", ") }}.{% if brightened %} The pictures are
-brightened (gamma 2) for display; all figures are of the pictures as they are.{% endif %}
-</figcaption></figure>
-{% endfor %}
-{% if prior %}
-<h2>Generation</h2>
-<p>A PixelCNN of {{ "{:,}".format(prior.parameters) }} parameters, drawn from at temperature
-{{ prior.temperature }}: {{ "%.0f"|format(1000 * prior.seconds_per_sample) }} ms a picture in a
-batch of {{ num_samples }}, the cost of {{ "%.1f"|format(prior.forward_passes_per_sample) }} forward
-passes. Running the network again for every code would cost {{ prior.codes_per_sample }}.</p>
-<figure><img src="{{ samples }}" alt="samples and the training pictures nearest to them">
-<figcaption>Samples, and below each the training picture nearest to it, so that copying would show.
-With the training picture most like it, a sample shares
-{{ "%.0f"|format(100 * prior.greatest_share_of_codes_in_common.mean) }}&nbsp;% of its codes in the
-mean, and at most {{ "%.0f"|format(100 * prior.greatest_share_of_codes_in_common.max) }}&nbsp;%.
-{% if brightened %}Brightened for display.{% endif %}</figcaption></figure>
-<table><tr><th>bits a code, unseen pictures<th>uniform<th>unigram<th>PixelCNN</tr>
-{% for name, bits in prior.bits_per_code.items() %}<tr><td>{{ name }}
-<td>{{ "%.2f"|format(bits.uniform) }}<td>{{ "%.2f"|format(bits.unigram) }}
-<td class="best">{{ "%.2f"|format(bits.PixelCNN) }}</tr>{% endfor %}</table>
-<img class="plot" src="{{ prior_curve }}" alt="bits a code by epoch">
-{% endif %}
-<h2>Training</h2>
-<img class="plot" src="{{ curves }}" alt="loss, perplexity and code use by epoch">
-<p class="small">The SavedModel in <code>savedmodel/{{ 2 if prior else 1 }}</code> was reloaded in a
-process that cannot import keras_vqvae and gave the same codes and
-pictures{{ ", samples included" if prior }}.</p>
-</html>"""
+DARK = 64  # of 255, in the mean: such images are brightened for display
+BRIGHTENED = (
+    " They are brightened (gamma 2) for display; all figures are of the images as they are."
+)
+PLOTS = {
+    "loss": ("loss", "nats per channel value"),
+    "perplexity": ("codebook perplexity", "codes"),
+    "code_use": ("codebook usage", "share of the codes"),
+}
+CURVES = (
+    "An epoch is {} of the training. While an epoch lasts weights change, so the training curve is "
+    "a mean over many networks. The dot marks epoch {}, whose weights are kept: the tables are of "
+    "them, and the row “{}” has the dot's figure."
 )
 
 
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def _of_vqvae(out: Path, metrics: dict, brightened: bool | None) -> tuple[list[Markup], bool]:
+    """The parts about a VQ-VAE, and whether its images are shown brightened."""
+    parts = [
+        page.paragraph(
+            f"{metrics['parameters']:,} parameters. {metrics['bytes_per_picture']:.0f} bytes an "
+            f"image, {metrics['compression_ratio']:.1f} times fewer than its "
+            f"{np.prod(metrics['image_shape']):,} values of 8 bits."
+        )
+    ]
+    for number, (name, figures) in enumerate(metrics["unseen"].items()):
+        rows = {
+            codec: {
+                "bytes an image": f"{row['bytes']:,.0f}",
+                "PSNR, dB": round(row["PSNR"], 2),
+                "SSIM": round(row["SSIM"], 3),
+            }
+            for codec, row in figures.items()
+        }
+        with np.load(out / f"pictures_{number}.npz") as file:
+            images = dict(file)
+        if brightened is None:
+            brightened = bool(images["images"].mean() < DARK)
+        some = np.linspace(0, len(images["images"]) - 1, min(8, len(images["images"]))).astype(int)
+        labels = [("originals", images.pop("images"))] + [
+            (f"{codec}: {rows[codec]['bytes an image']} bytes an image", x)
+            for codec, x in images.items()
+        ]
+        path = out / f"reconstructions_{number}.png"
+        _save(path, [(label, x[some]) for label, x in labels], brightened)
+        parts += [
+            page.heading(f"Reconstruction of unseen images: {name}"),
+            page.table(
+                "codec", rows, best_of_column={"PSNR, dB": max, "SSIM": max}, cell=_as_it_is
+            ),
+            page.paragraph(
+                "Bold: the best of the column. A thumbnail has one pixel for each code, and so "
+                "more bytes; WebP has the best quality that fits the VQ-VAE's bytes."
+            ),
+            page.figure(
+                [path],
+                "rows of originals and reconstructions",
+                "Unseen images." + BRIGHTENED * brightened,
+            ),
+        ]
+    return parts, bool(brightened)
 
 
-def _curves(history: Path, path: Path, plots: dict[str, str]) -> None:
-    rows = list(csv.DictReader(history.open()))
-    series = {name: [float(row[name]) for row in rows] for name in rows[0]}
-    size = (4 * len(plots), 3.5)
-    figure, row_of_axes = plt.subplots(1, len(plots), figsize=size, layout="constrained")
-    axes = np.atleast_1d(row_of_axes)
-    for axis, (name, title) in zip(axes, plots.items(), strict=True):
-        axis.plot(series[name], label="training")
-        axis.plot(series[f"val_{name}"], label="unseen")
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
-    if len(rows) > 2:  # the first epochs would flatten the rest
-        axes[0].set_ylim(top=max(series["loss"][1], series["val_loss"][1]), auto=None)
-    axes[0].legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _training(out: Path, metrics: dict, best: bool) -> list[Markup]:
+    rows = {
+        name: {
+            "loss, nats per channel value": row["loss"],
+            "perplexity": row["perplexity"],
+            "usage": f"{100 * row['code_use']:.1f}\u00a0%",
+            "bits a code": row["bits_per_code"],
+        }
+        for name, row in metrics["codes"].items()
+    }
+    paths, epoch = page.curves(out / "history.csv", PLOTS, best)
+    return [
+        page.heading("Training of the VQ-VAE"),
+        page.table("codes of", rows, cell=lambda x: x if isinstance(x, str) else written(x)),
+        page.figure(
+            paths,
+            "loss, perplexity and usage by epoch",
+            CURVES.format(metrics["epoch"], epoch, "unseen images"),
+            kind="plot",
+        ),
+    ]
 
 
-def _save_rows(rows: list[np.ndarray], path: Path, brightened: bool) -> None:
-    grid = scores.grid([scores.brightened(row) if brightened else row for row in rows])
-    Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
-
-
-def _generation(prior: Path, brightened: bool) -> dict:
-    """What the page says of a prior; nothing where there is none."""
-    if not (prior / "metrics.json").exists():
-        return {}
-    _curves(prior / "history.csv", prior / "curves.png", {"loss": "bits a code"})
-    pictures = dict(np.load(prior / "samples.npz"))
-    rows = []
-    count = len(pictures["samples"])
+def _of_prior(folder: Path, brightened: bool, best: bool) -> list[Markup]:
+    """The parts about a prior."""
+    prior = json.loads((folder / "metrics.json").read_text())
+    with np.load(folder / "samples.npz") as file:
+        images = dict(file)
+    count = len(images["samples"])
     columns = min(8, count)
+    rows = []
     for start in range(0, count, columns):
         some = np.arange(start, start + columns).clip(max=count - 1)  # the last row is filled up
-        rows += [pictures[name][some] for name in ("samples", "nearest")]
-    _save_rows(rows, prior / "samples.png", brightened)
-    return {
-        "prior": json.loads((prior / "metrics.json").read_text()),
-        "num_samples": len(pictures["samples"]),
-        "samples": _embedded(prior / "samples.png"),
-        "prior_curve": _embedded(prior / "curves.png"),
-    }
+        rows += [
+            ("samples", images["samples"][some]),
+            ("the training image nearest to each", images["nearest"][some]),
+        ]
+    _save(folder / "samples.png", rows, brightened)
+    plots = {"loss": ("loss of the PixelCNN", "bits a code")}
+    paths, epoch = page.curves(folder / "history.csv", plots, best)
+    bits, shared = prior["bits_per_code"], prior["greatest_share_of_codes_in_common"]
+    return [
+        page.heading("Generation: a prior over the codes"),
+        page.paragraph(
+            f"A PixelCNN of {prior['parameters']:,} parameters, sampled at temperature "
+            f"{prior['temperature']:g}: {1000 * prior['seconds_per_sample']:.0f} ms an image in a "
+            f"batch of {count}, the cost of {prior['forward_passes_per_sample']:.1f} forward "
+            "passes. Running the network again for every code would cost "
+            f"{prior['codes_per_sample']}."
+        ),
+        page.figure(
+            [folder / "samples.png"],
+            "samples and the training images nearest to them",
+            "Samples, and below each the training image nearest to it in squared error, so that "
+            "copying would show. With the training image most like it a sample shares "
+            f"{100 * shared['mean']:.0f} % of its codes on average, and at most "
+            f"{100 * shared['max']:.0f} %." + BRIGHTENED * brightened,
+        ),
+        page.table("bits a code, of", bits, best_of_row=min, cell=written),
+        page.paragraph(
+            "Bold: the lowest of the row. “Uniform” knows nothing; “unigram” knows how often each "
+            "code occurs in training."
+        ),
+        page.figure(
+            paths,
+            "bits a code by epoch",
+            CURVES.format(prior["epoch"], epoch, list(bits)[-1]),
+            kind="plot",
+        ),
+    ]
 
 
-def write_report(out: Path, brightened: bool | None = None) -> Path:
+def _as_it_is(value: float | str | None) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _save(path: Path, rows: list[tuple[str, np.ndarray]], brightened: bool) -> None:
+    side = rows[0][1].shape[2]
+    shown = [(label, scores.brightened(x) if brightened else x) for label, x in rows]
+    page.labelled(shown, max(1, 128 // side)).save(path)
+
+
+def write_report(
+    out: Path, brightened: bool | None = None, best: bool = False, note: str = ""
+) -> Path:
     """Writes `report.html` and its pictures into `out`, the folder of a run.
 
     Args:
         out: folder with metrics.json, history.csv and pictures_NUMBER.npz, and a folder `prior`
             with metrics.json, history.csv and samples.npz where a prior was trained.
-        brightened: whether to brighten pictures for display; None for dark sets only.
+        brightened: whether to brighten images for display; None for dark sets only.
+        best: whether training kept the weights with the least `val_loss`, not the last.
+        note: a last paragraph.
     """
     metrics = json.loads((out / "metrics.json").read_text())
-    plots = {"loss": "loss, nats an entry", "perplexity": "perplexity", "code_use": "codes used"}
-    _curves(out / "history.csv", out / "curves.png", plots)
-    sets = []
-    for number, (name, figures) in enumerate(metrics["unseen"].items()):
-        pictures = dict(np.load(out / f"pictures_{number}.npz"))
-        if brightened is None:
-            brightened = bool(pictures["images"].mean() < 64)
-        some = np.linspace(0, len(pictures["images"]) - 1, 10).astype(int)
-        rows = {"originals" if k == "images" else k: v[some] for k, v in pictures.items()}
-        png = out / f"reconstructions_{number}.png"
-        _save_rows(list(rows.values()), png, brightened)
-        sets.append(
-            {"name": name, "scores": figures, "rows": list(rows), "picture": _embedded(png)}
-        )
-    page = PAGE.render(
-        parameters=f"{metrics['parameters']:,}",
-        ratio=metrics["compression_ratio"],
-        num_bytes=metrics["bytes_per_picture"],
-        usage=metrics["codes"],
-        sets=sets,
-        brightened=brightened,
-        curves=_embedded(out / "curves.png"),
-        **_generation(out / "prior", bool(brightened)),
+    parts, brightened = _of_vqvae(out, metrics, brightened)
+    commands = runs.command_of(out)
+    if (out / "prior" / "metrics.json").exists():
+        parts += _of_prior(out / "prior", brightened, best)
+        commands += runs.command_of(out / "prior")
+    parts += _training(out, metrics, best)
+    if note:
+        parts.append(page.paragraph(note))
+    height, width, _ = metrics["image_shape"]
+    grid = "×".join(map(str, metrics["grid_shape"]))
+    title = (
+        f"VQ-VAE of {metrics['data']}: images of {height}×{width} pixels as {grid} codes "
+        f"of {metrics['num_codes']}"
     )
-    path = out / "report.html"
-    path.write_text(page)
-    return path
+    return page.write(out / "report.html", title, commands, *parts)

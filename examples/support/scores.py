@@ -1,6 +1,7 @@
 """Reconstruction quality, and two codecs to compare with."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -15,8 +16,9 @@ def psnr(originals: np.ndarray, pictures: np.ndarray) -> float:
 
 
 def ssim(originals: np.ndarray, pictures: np.ndarray) -> float:
-    """Structural similarity, mean over pictures (uint8)."""
-    return float(np.mean(tf.image.ssim(originals, pictures, 255)))
+    """Structural similarity, mean over pictures (uint8). Its window is 11, or a smaller side."""
+    window = min(11, *originals.shape[1:3])
+    return float(np.mean(tf.image.ssim(originals, pictures, 255, filter_size=window)))
 
 
 def _per_picture(images: np.ndarray, fn) -> np.ndarray:
@@ -77,8 +79,43 @@ def compare(vqvae: ImageVQVAE, originals: np.ndarray) -> tuple[dict, dict]:
         codec: {"PSNR": psnr(originals, p), "SSIM": ssim(originals, p)}
         for codec, p in pictures.items()
     }
-    figures["WebP"]["bytes"] = webp_bytes
+    sizes = {
+        "VQ-VAE": num_bytes,
+        "thumbnail": np.prod(vqvae.grid_shape) * vqvae.image_shape[-1],
+        "WebP": webp_bytes,
+    }
+    for codec, size in sizes.items():
+        figures[codec]["bytes"] = float(size)
     return figures, pictures
+
+
+def evaluate(vqvae: ImageVQVAE, seen: np.ndarray, unseen: dict[str, np.ndarray], out: Path) -> dict:
+    """What report.py says of a VQ-VAE; writes the pictures that it shows into `out`.
+
+    Args:
+        vqvae: a trained model.
+        seen: images that it was trained on.
+        unseen: images that it was not trained on, by name of the set.
+        out: the folder of the run.
+
+    Returns:
+        figures of unseen images beside those of two codecs, and how codes are used.
+    """
+    figures = {}
+    for number, (name, originals) in enumerate(unseen.items()):
+        figures[name], pictures = compare(vqvae, originals)
+        np.savez(out / f"pictures_{number}.npz", images=originals, **pictures)
+    sets = {"training images": seen, "unseen images": np.concatenate(list(unseen.values()))}
+    return {
+        "parameters": vqvae.count_params(),
+        "image_shape": vqvae.image_shape,
+        "grid_shape": vqvae.grid_shape,
+        "num_codes": vqvae.num_codes,
+        "compression_ratio": vqvae.compression_ratio,
+        "bytes_per_picture": float(np.prod(vqvae.image_shape) / vqvae.compression_ratio),
+        "unseen": figures,
+        "codes": {name: vqvae.evaluate(x, return_dict=True, verbose=0) for name, x in sets.items()},
+    }
 
 
 def brightened(images: np.ndarray) -> np.ndarray:

@@ -89,6 +89,8 @@ def compare(
         `bits_per_second`, and clips by codec.
     """
     seconds = sum(map(len, originals)) / sample_rate
+    if not seconds:
+        raise ValueError("`originals` must hold sound, got no sample.")
     coded = [opus(x, sample_rate) for x in originals]
     sounds = {name: list(clips) for name, clips in reconstructions.items()}
     sounds |= {"8-bit, held for 64": [hold(x) for x in originals], "Opus": [x for x, _ in coded]}

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from keras_vqvae.data.video import Episode
+from support import scores
+from support.figures import ratio
 
 # What has less contrast, in grey levels, shows nothing that could move.
 FLAT = 0.5
@@ -54,7 +55,7 @@ def by_step(originals: np.ndarray, frames: np.ndarray) -> dict[str, list[float]]
         pair = originals[:, step], frames[:, step]
         error = np.mean((pair[0].astype("float32") - pair[1]) ** 2)
         figures["PSNR"].append(float(10 * np.log10(255**2 / max(error, 1e-6))))
-        figures["SSIM"].append(float(np.mean(tf.image.ssim(*pair, 255))))
+        figures["SSIM"].append(scores.ssim(*pair))
     return figures
 
 
@@ -81,8 +82,8 @@ def shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def obedience(
     last: np.ndarray, frames: np.ndarray, actions: np.ndarray, left: int, right: int
-) -> dict[str, float]:
-    """In which share of the turns the picture moves the way that it must.
+) -> dict[str, float | None]:
+    """In which share of the turns the picture moves the way that it must; None without turns.
 
     Who turns to the left sees things move to the right.
 
@@ -98,9 +99,9 @@ def obedience(
     moved = shift(before[turns], frames[turns])
     wanted = np.where(actions[turns] == left, 1, -1)
     return {
-        "share": float(np.mean(np.sign(moved) == wanted)),
+        "share": ratio(np.sum(np.sign(moved) == wanted), turns.sum()),
         "turns": int(turns.sum()),
-        "median pixels": float(np.median(moved * wanted)),
+        "median pixels": float(np.median(moved * wanted)) if turns.any() else None,
     }
 
 
@@ -110,7 +111,7 @@ def gradient_energy(frames: np.ndarray) -> float:
     return float(np.mean(np.diff(x, axis=-2) ** 2) + np.mean(np.diff(x, axis=-3) ** 2))
 
 
-def liveliness(frames: np.ndarray, usual: np.ndarray) -> dict[str, float]:
+def liveliness(frames: np.ndarray, usual: np.ndarray) -> dict[str, float | None]:
     """Whether long predictions stay pictures of the world; shares of 1 are like those usual.
 
     Flat pictures have no contrast and noise has too much, frozen walks do not move, and walks that
@@ -121,19 +122,20 @@ def liveliness(frames: np.ndarray, usual: np.ndarray) -> dict[str, float]:
         usual: `(any, h, w, c)`, reconstructions of frames from all over the world that was learned.
 
     Returns:
-        figures by name; of a single walk none of how walks differ.
+        figures by name, None where reconstructions are flat, as those of a network that has
+        hardly been trained; of a single walk no figure of how walks differ.
     """
     late, usual = frames[:, -10:].astype("float32"), usual.astype("float32")
     of_walks, contrast = late.std((2, 3)).mean((1, 2)), usual.std((1, 2)).mean()
     moves = np.abs(np.diff(late, axis=1)).mean((1, 2, 3, 4))
     figures = {
-        "contrast / reconstructions": float(of_walks.mean() / contrast),
-        "contrast of the flattest walk / reconstructions": float(of_walks.min() / contrast),
-        "gradient energy / reconstructions": gradient_energy(late) / gradient_energy(usual),
+        "contrast / reconstructions": ratio(of_walks.mean(), contrast),
+        "contrast of the flattest walk / reconstructions": ratio(of_walks.min(), contrast),
+        "gradient energy / reconstructions": ratio(gradient_energy(late), gradient_energy(usual)),
         "share of walks that move": float(np.mean(moves > MOVES)),
     }
     if len(late) > 1 and len(usual) > 1:
-        apart = _difference(late[:, -1]) / _difference(usual)
+        apart = ratio(_difference(late[:, -1]), _difference(usual))
         figures["difference between walks / reconstructions"] = apart
     return figures
 
