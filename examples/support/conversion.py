@@ -368,10 +368,20 @@ def tables(figures: dict) -> dict[str, dict[str, dict]]:
 
 
 def distances(models: dict[str, AudioVQVAE], clips: Sequence[Clip], names: Sequence[str]) -> dict:
-    """`sound_scores.compare` of the models' reconstructions."""
+    """`sound_scores.compare` of the models' reconstructions, their errors of pitch, and buzz."""
     originals = [clip.waveform for clip in clips]
     speakers = [names.index(clip.speaker) for clip in clips]
     sounds = {name: spoken(vqvae, originals, speakers) for name, vqvae in models.items()}
     rates = {name: vqvae.bits_per_second for name, vqvae in models.items()}
     rate = next(iter(models.values())).sample_rate
-    return sound_scores.compare(originals, sounds, rate, rates)[0]
+    figures, _ = sound_scores.compare(originals, sounds, rate, rates)
+    for name, vqvae in models.items():
+        codes_per_second = rate / vqvae.downsampling
+        before, after = (
+            np.mean([sound_scores.buzz(x, rate, codes_per_second) for x in clips])
+            for clips in (originals, sounds[name])
+        )
+        figures[name]["buzz at the code rate, dB above the originals'"] = float(after - before)
+        error = sound_scores.pitch_error(originals, sounds[name], rate)
+        figures[name]["pitch error in semitones"] = error
+    return figures
