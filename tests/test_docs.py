@@ -8,6 +8,7 @@ the same signature. A block that cannot run here follows a comment `<!-- skip: n
 
 import functools
 import inspect
+import subprocess
 import sys
 import unittest
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ if keras.backend.backend() != "tensorflow":  # the JAX run deselects this file b
     pytest.skip("the pages are for the TensorFlow backend", allow_module_level=True)
 
 import tensorflow as tf  # noqa: E402
-from sybil import Sybil  # noqa: E402
+from sybil import Lexeme, Sybil  # noqa: E402
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser  # noqa: E402
 
 import keras_vqvae  # noqa: E402
@@ -204,6 +205,17 @@ def test_few_blocks_are_skipped() -> None:
     pages = [(ROOT / page).read_text() for page in PAGES]
     assert sum(page.count("<!-- skip: ") for page in pages) == SKIPPED_BLOCKS
     assert not any("skip: start" in page for page in pages)
+
+
+def test_names_are_defined_and_imported(tmp_path: Path) -> None:
+    """In a second, of all pages: what the pages that take long would find out last."""
+    for page in PAGES:
+        code = [str(block.parsed) for block in blocks(page) if isinstance(block.parsed, Lexeme)]
+        assert code
+        (tmp_path / f"{page.replace('/', '_')}.py").write_text("\n".join(code))
+    line = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F821,F811"]
+    found = subprocess.run([*line, str(tmp_path)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
 
 @pytest.mark.parametrize(

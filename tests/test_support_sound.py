@@ -228,3 +228,5 @@ def test_pitch_error() -> None:
     low, high = vowel(110, 700, 0.5), vowel(110 * 2 ** (3 / 12), 700, 0.5)
     assert sound_scores.pitch_error([low, low], [low, low], RATE) == 0
     assert sound_scores.pitch_error([low], [high], RATE) == pytest.approx(3, abs=0.1)
+    assert sound_scores.pitch_error([low], [0 * low], RATE) is None
+    assert sound_scores.buzz(0 * low, RATE, 100) is None

@@ -376,12 +376,14 @@ def distances(models: dict[str, AudioVQVAE], clips: Sequence[Clip], names: Seque
     rate = next(iter(models.values())).sample_rate
     figures, _ = sound_scores.compare(originals, sounds, rate, rates)
     for name, vqvae in models.items():
-        codes_per_second = rate / vqvae.downsampling
-        before, after = (
-            np.mean([sound_scores.buzz(x, rate, codes_per_second) for x in clips])
-            for clips in (originals, sounds[name])
-        )
-        figures[name]["buzz at the code rate, dB above the originals'"] = float(after - before)
+        buzz = [
+            [sound_scores.buzz(x, rate, rate / vqvae.downsampling) for x in pair]
+            for pair in zip(originals, sounds[name], strict=True)
+        ]
+        more = [after - before for before, after in buzz if None not in (before, after)]
+        if more:
+            figures[name]["buzz at the code rate, dB above the originals'"] = float(np.mean(more))
         error = sound_scores.pitch_error(originals, sounds[name], rate)
-        figures[name]["pitch error in semitones"] = error
+        if error is not None:
+            figures[name]["pitch error in semitones"] = error
     return figures

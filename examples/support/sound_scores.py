@@ -34,11 +34,11 @@ def in_band(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return soxr.resample(waveform, sample_rate, COMPARED_RATE)
 
 
-def buzz(waveform: np.ndarray, sample_rate: int, codes_per_second: float) -> float:
+def buzz(waveform: np.ndarray, sample_rate: int, codes_per_second: float) -> float | None:
     """Power at multiples of the code rate over that halfway between them, above 2 kHz, in dB.
 
     A decoder repeats what it makes of a code with every code that is the same, which is heard as a
-    buzz. Recorded speech has about 0 dB. Clips should last a second or more.
+    buzz. Recorded speech has about 0 dB; silence has None. Clips should last a second or more.
     """
     power = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))) ** 2
     hertz = np.fft.rfftfreq(len(waveform), 1 / sample_rate)
@@ -47,14 +47,17 @@ def buzz(waveform: np.ndarray, sample_rate: int, codes_per_second: float) -> flo
     def near(centres: np.ndarray) -> float:
         return sum(power[np.abs(hertz - centre) <= 1].mean() for centre in centres)
 
-    between = near((multiples + 0.5) * codes_per_second)
-    return float(10 * np.log10(near(multiples * codes_per_second) / between))
+    on, between = (near((multiples + shift) * codes_per_second) for shift in (0, 0.5))
+    return float(10 * np.log10(on / between)) if on and between else None
 
 
 def pitch_error(
     originals: Sequence[np.ndarray], sounds: Sequence[np.ndarray], sample_rate: int
-) -> float:
-    """Median difference of pitch in semitones, where both clips of a pair are voiced."""
+) -> float | None:
+    """Median difference of pitch in semitones, where both clips of a pair are voiced.
+
+    It is None where no frame is voiced in both.
+    """
     differences = []
     for pair in zip(originals, sounds, strict=True):
         before, after = (
@@ -63,7 +66,8 @@ def pitch_error(
         )
         voiced = (before > 0) & (after > 0)
         differences.append(np.abs(12 * np.log2(after[voiced] / before[voiced])))
-    return float(np.median(np.concatenate(differences)))
+    together = np.concatenate(differences)
+    return float(np.median(together)) if len(together) else None
 
 
 def hold(waveform: np.ndarray, factor: int = 64) -> np.ndarray:

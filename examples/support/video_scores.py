@@ -138,7 +138,7 @@ def liveliness(frames: np.ndarray, usual: np.ndarray) -> dict[str, float]:
     return figures
 
 
-def color_drift(context: np.ndarray, frames: np.ndarray) -> float:
+def color_drift(context: np.ndarray, frames: np.ndarray) -> float | None:
     """How far the mean color leaves the place of the context; 1 is as far as to another place.
 
     `liveliness` cannot tell: it compares with all places together.
@@ -149,12 +149,12 @@ def color_drift(context: np.ndarray, frames: np.ndarray) -> float:
 
     Returns:
         the mean distance between the colors of a walk's last frames and of its context, over the
-        mean distance between the colors of two contexts.
+        mean distance between the colors of two contexts; None where these are all alike.
     """
     before, after = context.mean((1, 2, 3)), frames[:, -10:].mean((1, 2, 3))
     apart = np.linalg.norm(before[:, None] - before[None], axis=-1)
-    others = ~np.eye(len(before), dtype=bool)
-    return float(np.linalg.norm(after - before, axis=-1).mean() / apart[others].mean())
+    usual = apart[~np.eye(len(before), dtype=bool)].mean()
+    return float(np.linalg.norm(after - before, axis=-1).mean() / usual) if usual else None
 
 
 def _difference(frames: np.ndarray) -> float:
