@@ -379,6 +379,8 @@ def measure(
         walk = np.repeat(done[some], 5, 1)
         long = predicted(context, walk)
         alive = video_scores.liveliness(long, usual)
+        if len(context) > 1:
+            alive["color drift"] = video_scores.color_drift(rebuilt(context), long)
         late = long[:, -LAST - 1], long[:, -LAST:], walk[:, -LAST:]
         if data.turns and np.isin(late[2], data.turns).any():
             alive["share of turns obeyed"] = video_scores.obedience(*late, left, right)["share"]

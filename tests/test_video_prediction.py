@@ -334,3 +334,16 @@ def test_flat_reconstructions_and_no_turns_divide_nothing() -> None:
     }  # fmt: skip
     small = np.zeros((2, 1, 8, 8, 3), np.uint8)  # less than the usual window of SSIM
     assert video_scores.by_step(small, small)["SSIM"] == [pytest.approx(1.0)]
+
+
+def test_walks_that_lose_the_colors_of_their_place_drift() -> None:
+    """Not seen by `liveliness`: all walks together keep their look."""
+    context = images(4, (16, 16, 3))[:, None]
+    colors = np.array([40, 80, 120, 160], "uint8")[:, None, None, None, None]
+    context = context // 16 + colors
+    stays = np.repeat(context, 12, 1)
+    assert video_scores.color_drift(context, stays) == pytest.approx(0, abs=1e-5)
+    swapped = stays[[1, 0, 3, 2]]
+    usual = context[:, 0]
+    assert video_scores.liveliness(swapped, usual) == video_scores.liveliness(stays, usual)
+    assert 0.4 < video_scores.color_drift(context, swapped) < 1

@@ -381,10 +381,22 @@ def tables(figures: dict) -> dict[str, dict[str, dict]]:
 
 
 def distances(models: dict[str, AudioVQVAE], clips: Sequence[Clip], names: Sequence[str]) -> dict:
-    """`sound_scores.compare` of the models' reconstructions."""
+    """`sound_scores.compare` of the models' reconstructions, their errors of pitch, and buzz."""
     originals = [clip.waveform for clip in clips]
     speakers = [names.index(clip.speaker) for clip in clips]
     sounds = {name: spoken(vqvae, originals, speakers) for name, vqvae in models.items()}
     rates = {name: vqvae.bits_per_second for name, vqvae in models.items()}
     rate = next(iter(models.values())).sample_rate
-    return sound_scores.compare(originals, sounds, rate, rates)[0]
+    figures, _ = sound_scores.compare(originals, sounds, rate, rates)
+    for name, vqvae in models.items():
+        buzz = [
+            [sound_scores.buzz(x, rate, rate / vqvae.downsampling) for x in pair]
+            for pair in zip(originals, sounds[name], strict=True)
+        ]
+        more = [after - before for before, after in buzz if None not in (before, after)]
+        if more:
+            figures[name]["buzz at the code rate, dB above the originals'"] = float(np.mean(more))
+        error = sound_scores.pitch_error(originals, sounds[name], rate)
+        if error is not None:
+            figures[name]["pitch error in semitones"] = error
+    return figures

@@ -27,14 +27,22 @@ def _per_picture(images: np.ndarray, fn) -> np.ndarray:
     return np.stack([np.asarray(p) for p in pictures]).reshape(images.shape)
 
 
-def thumbnail(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Pictures shrunk to `grid` (height, width) and enlarged again, both bicubic."""
-    return _per_picture(
-        images,
-        lambda p: p.resize(grid[::-1], Image.Resampling.BICUBIC).resize(
-            p.size, Image.Resampling.BICUBIC
-        ),
-    )
+def thumbnail(images: np.ndarray, num_bytes: float) -> tuple[np.ndarray, int]:
+    """Images shrunk to `num_bytes` uncompressed bytes and enlarged again, both bicubic.
+
+    Returns:
+        the images, and the number of bytes of a thumbnail, at most `num_bytes` if that is enough
+        for one pixel.
+    """
+    height, width, channels = images.shape[1:]
+    rows = max(1, int((num_bytes / channels * height / width) ** 0.5))
+    columns = max(1, int(num_bytes / channels / rows))
+
+    def shrunk(image: Image.Image) -> Image.Image:
+        small = image.resize((columns, rows), Image.Resampling.BICUBIC)
+        return small.resize(image.size, Image.Resampling.BICUBIC)
+
+    return _per_picture(images, shrunk), rows * columns * channels
 
 
 def webp(images: np.ndarray, num_bytes: float) -> tuple[np.ndarray, float]:
@@ -63,30 +71,22 @@ def webp(images: np.ndarray, num_bytes: float) -> tuple[np.ndarray, float]:
 
 
 def compare(vqvae: ImageVQVAE, originals: np.ndarray) -> tuple[dict, dict]:
-    """PSNR and SSIM of a model, of a thumbnail of its grid's size and of WebP of its codes' size.
+    """PSNR and SSIM of a model, of a thumbnail and of WebP, the two of as many bytes as its codes.
 
     Returns:
-        figures by codec, and pictures by codec.
+        figures by codec, `bytes` an image among them, and images by codec.
     """
-    num_bytes = np.prod(vqvae.image_shape) / vqvae.compression_ratio
-    from_webp, webp_bytes = webp(originals, num_bytes)
-    pictures = {
-        "VQ-VAE": vqvae.reconstruct(originals),
-        "thumbnail": thumbnail(originals, vqvae.grid_shape),
-        "WebP": from_webp,
+    num_bytes = float(np.prod(vqvae.image_shape) / vqvae.compression_ratio)
+    coded = {
+        "VQ-VAE": (vqvae.reconstruct(originals), num_bytes),
+        "thumbnail": thumbnail(originals, num_bytes),
+        "WebP": webp(originals, num_bytes),
     }
     figures = {
-        codec: {"PSNR": psnr(originals, p), "SSIM": ssim(originals, p)}
-        for codec, p in pictures.items()
+        codec: {"PSNR": psnr(originals, x), "SSIM": ssim(originals, x), "bytes": size}
+        for codec, (x, size) in coded.items()
     }
-    sizes = {
-        "VQ-VAE": num_bytes,
-        "thumbnail": np.prod(vqvae.grid_shape) * vqvae.image_shape[-1],
-        "WebP": webp_bytes,
-    }
-    for codec, size in sizes.items():
-        figures[codec]["bytes"] = float(size)
-    return figures, pictures
+    return figures, {codec: x for codec, (x, _) in coded.items()}
 
 
 def evaluate(vqvae: ImageVQVAE, seen: np.ndarray, unseen: dict[str, np.ndarray], out: Path) -> dict:

@@ -140,6 +140,25 @@ def liveliness(frames: np.ndarray, usual: np.ndarray) -> dict[str, float | None]
     return figures
 
 
+def color_drift(context: np.ndarray, frames: np.ndarray) -> float | None:
+    """How far the mean color leaves the place of the context; 1 is as far as to another place.
+
+    `liveliness` cannot tell: it compares with all places together.
+
+    Args:
+        context: `(n, steps, h, w, c)`, reconstructed, of two walks at least.
+        frames: `(n, steps, h, w, c)`, predicted, of which the last ten are looked at.
+
+    Returns:
+        the mean distance between the colors of a walk's last frames and of its context, over the
+        mean distance between the colors of two contexts; None where these are all alike.
+    """
+    before, after = context.mean((1, 2, 3)), frames[:, -10:].mean((1, 2, 3))
+    apart = np.linalg.norm(before[:, None] - before[None], axis=-1)
+    usual = apart[~np.eye(len(before), dtype=bool)].mean()
+    return float(np.linalg.norm(after - before, axis=-1).mean() / usual) if usual else None
+
+
 def _difference(frames: np.ndarray) -> float:
     """Mean absolute difference between one of the pictures and another."""
     apart = [np.abs(frames - np.roll(frames, by, 0)).mean() for by in range(1, len(frames))]
