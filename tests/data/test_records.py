@@ -390,3 +390,19 @@ def test_folders_of_records_whose_names_are_not_utf8(tmp_path):
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     data.write_records(np.arange(5), folder, 2)
     assert next(iter(data.from_records(folder, 5))).numpy().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_interruption_at_the_very_end_leaves_records_unfinished(tmp_path, monkeypatch):
+    """What says that all is there appears whole, by a rename, or not at all."""
+
+    def dying(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            data.write_records(pictures(), tmp_path / "r", 2)
+    with pytest.raises(ValueError, match="not finished"):
+        data.from_records(tmp_path / "r")
+    data.write_records(pictures(), tmp_path / "r", 2)
+    assert flat(numbers(data.from_records(tmp_path / "r"))) == list(range(TOTAL))
