@@ -19,12 +19,13 @@ ROOMS = [
     {"sampling", "metrics"},
     {"likelihoods"},
     {"models"},
+    {"paths"},
     {"callbacks"},
     {"data"},
     {"export"},
     {"distribute"},
 ]
-MAY_IMPORT_A_BACKEND = {"backend", "callbacks", "data", "export", "distribute"}
+MAY_IMPORT_A_BACKEND = {"backend", "paths", "callbacks", "data", "export", "distribute"}
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 
