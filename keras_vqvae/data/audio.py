@@ -23,8 +23,8 @@ Order, resuming with `start_at`, and several workers are those of `keras_vqvae.d
 
 Bad files are found before the first batch, not in the middle of training: every file is decoded
 once when the dataset is made. `check=False` reads the headers only, which for hundreds of hours is
-worth it; then NaN or a damaged file ends reading when it is met, with its name (but for MP3, whose
-length only decoding tells: what there is of it is taken), and clipping is not looked for.
+worth it; then NaN or a damaged file ends reading when it is met, with its name, and clipping is
+not looked for. (Of joined FLAC files the first is taken if only crops of them are decoded.)
 
 Texts and the times of phones are in no batch, since no model takes them: `read_manifest` gives
 them file by file.
@@ -43,12 +43,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data import audio_files
-from keras_vqvae.data.audio_files import SUFFIXES, SoundFile
+from keras_vqvae.data.audio_files import BESIDE, SUFFIXES, SoundFile
 from keras_vqvae.data.audio_manifest import Row, read_manifest
 from keras_vqvae.data.files import find_files
 from keras_vqvae.data.images import _import_tfds
 from keras_vqvae.data.options import filled_in
 from keras_vqvae.data.order import Order, check_batch_size, check_shard, is_integer
+from keras_vqvae.paths import any_path, local_path, shown
 
 __all__ = [
     "Row",
@@ -92,9 +93,10 @@ def from_folder(
     shard: tuple[int, int] | None = None,
     decoder: str = "auto",
 ) -> tf.data.Dataset:
-    """Batches of the WAV, FLAC, Ogg and MP3 files in a folder and all folders below it.
+    """Batches of the sound files in a folder and all folders below it.
 
-    Files whose name begins with a dot are left out.
+    They are WAV, FLAC, Ogg, MP3, AIFF, AU, CAF and W64. Hidden files and folders, whose names begin
+    with a dot, are left out, and a warning counts files of other kinds.
 
     Args:
         folder: where the files are.
@@ -105,7 +107,8 @@ def from_folder(
             `folder` on the way to it; they are numbered in sorted order. Or names: they are
             numbered as here, which makes ids the same for training and test data, and files of
             others are left out, with a warning that counts them.
-        channels: `"mono"` refuses files with several channels, `"mix"` averages them.
+        channels: `"mono"` refuses files with several channels, `"mix"` averages them, and a warning
+            counts files that lose half of their level by it.
         resample: whether to resample files of another rate; else they are refused.
         trim_silence: whether to cut off what is 40 dB below a clip's loudest 20 ms at both its
             ends.
@@ -135,21 +138,21 @@ def from_folder(
             speaker; or an argument is out of range. The message names the files and what to do.
         ImportError: soundfile, soxr or the `decoder` asked for is not installed.
     """
-    folder = pathlib.Path(folder)
-    paths = find_files(folder, SUFFIXES, "sound")
+    folder = local_path(folder, "folder")
+    paths = find_files(folder, SUFFIXES, "sound", BESIDE)
     wanted = _wanted_speakers(speakers)
     if wanted is not False:
-        loose = [path.name for path in paths if path.parent == folder]
+        loose = [shown(path.name) for path in paths if path.parent == folder]
         if loose:
             cure = (
-                f"With `speakers` every file must lie in a sub-folder of {folder} that is named "
+                f"With `speakers` every file must lie in a sub-folder of {shown(folder)} named "
                 "after its speaker; a manifest can name speakers, too."
             )
-            _report(f"files of {folder} have no speaker", loose, skip_corrupt, cure)
+            _report(f"files of {shown(folder)} have no speaker", loose, skip_corrupt, cure)
             paths = [path for path in paths if path.parent != folder]
-    by_file = [path.relative_to(folder).parts[0] for path in paths]
+    by_file = [shown(path.relative_to(folder).parts[0]) for path in paths]
     return _from_files(
-        f"`folder` {folder}", paths, by_file, sample_rate, crop, batch_size,
+        f"`folder` {shown(folder)}", paths, by_file, sample_rate, crop, batch_size,
         speakers=wanted, channels=channels, resample=resample, trim_silence=trim_silence,
         min_samples=min_samples, mu_law=mu_law, seed=seed, repeat=repeat, clipped=clipped,
         skip_corrupt=skip_corrupt, check=check, shard=shard, decoder=decoder,
@@ -193,12 +196,13 @@ def from_manifest(
     given = {**options, "trim_silence": trim_silence, "skip_corrupt": skip_corrupt}
     options = filled_in("from_manifest", from_folder, given)
     options["speakers"] = wanted = _wanted_speakers(speakers)
+    path = local_path(path)
     rows = read_manifest(path)
     # Not Path.is_file, which raises on a name that is too long.
     is_there = [os.path.isfile(row.path) for row in rows]
     if not all(is_there):
         lost = [row for row, there in zip(rows, is_there, strict=True) if not there]
-        named = [f"line {row.line}: {str(row.path)[:200]}" for row in lost]
+        named = [f"line {row.line}: {ascii(str(row.path))[1:200]}" for row in lost]
         cure = "Paths are relative to the manifest's folder."
         _report(f"rows of {path} point to no file", named, skip_corrupt, cure)
         rows = [row for row, there in zip(rows, is_there, strict=True) if there]
@@ -270,9 +274,8 @@ def from_vctk(
     # p225_001.wav or p225_001_mic1.flac
     pattern = re.compile(rf"([ps]\d+)_\d+(_mic{mic})?\.(wav|flac)", re.IGNORECASE)
     what = "VCTK (such as p225/p225_001_mic1.flac)"
-    return _from_corpus(
-        pathlib.Path(folder), what, pattern, sample_rate, crop, batch_size, **options
-    )
+    folder = local_path(folder, "folder")
+    return _from_corpus(folder, what, pattern, sample_rate, crop, batch_size, **options)
 
 
 def from_librispeech(
@@ -316,7 +319,7 @@ def from_librispeech(
         split = split or "train_clean100"
         return from_tfds("librispeech", split, sample_rate, crop, batch_size, **options)
     options = filled_in("from_librispeech", from_folder, options)
-    folder = pathlib.Path(folder)
+    folder = local_path(folder, "folder")
     if split is not None:
         folder = _part_of_librispeech(folder, split)
     pattern = re.compile(r"(\d+)-\d+-\d+\.flac")
@@ -341,7 +344,7 @@ def from_arrays(
 
     Args:
         waveforms: 1-D arrays that may differ in length: float32 in [-1, 1], or int16, which takes
-            half the memory and is divided by 32768.
+            half the memory and is divided by 32768; in either order of bytes.
         crop: samples in a crop, or None for whole clips.
         batch_size: clips in a batch.
         speakers: one a waveform, as ids from 0 or as names, which are numbered in sorted order; or
@@ -370,7 +373,7 @@ def from_arrays(
             f"`waveforms` of shape {waveforms.shape} would be {len(waveforms)} clips. If it is one "
             "clip in stereo, average the channels: `[waveforms.mean(axis=1)]`."
         )
-    arrays = [np.asarray(waveform) for waveform in waveforms]
+    arrays = [_native(np.asarray(waveform)) for waveform in waveforms]
     if not arrays:
         raise ValueError("`waveforms` must not be empty.")
     dtypes = {array.dtype for array in arrays}
@@ -451,7 +454,8 @@ def from_tfds(
     wanted = _wanted_speakers(speakers)
     tfds = _import_tfds()
     try:
-        builder = tfds.builder(name, data_dir=None if data_dir is None else str(data_dir))
+        where = None if data_dir is None else str(any_path(data_dir, "data_dir"))
+        builder = tfds.builder(name, data_dir=where)
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.") from error
     key, rate, several = _tfds_audio(tfds, builder)
@@ -514,7 +518,7 @@ def check_folder(
         ImportError: soundfile is not installed.
     """
     _check_clipped(clipped)
-    paths = find_files(pathlib.Path(folder), SUFFIXES, "sound")
+    paths = find_files(local_path(folder, "folder"), SUFFIXES, "sound", BESIDE)
     files = audio_files.inspect(paths, whole=True, clipped=clipped)
     problems = {file.path: problem for file in files if (problem := _problem(file, file.rate, 1))}
     return [file.path for file in files if file.path not in problems], problems
@@ -548,14 +552,16 @@ def read(
     if sample_rate is not None and not is_integer(sample_rate, 1):
         raise ValueError(f"`sample_rate` must be a positive integer or None, got {sample_rate!r}.")
     _check_clipped(clipped)
-    if not os.path.isfile(path):
-        raise ValueError(f"{path} is no file.")
-    (file,) = audio_files.inspect([pathlib.Path(path)], whole=True, clipped=clipped)
+    path = local_path(path)
+    if not path.is_file():
+        raise ValueError(f"{shown(path)} is no file.")
+    (file,) = audio_files.inspect([path], whole=True, clipped=clipped)
     problem = _problem(file, sample_rate or file.rate, 1)
     if problem:
-        raise ValueError(f"{path} {problem}.")
+        raise ValueError(f"{shown(path)} {problem}.")
     _check_format([file], sample_rate or file.rate, channels, resample)
-    return np.clip(audio_files.read_samples(path, sample_rate), -1.0, 1.0)
+    waveform = audio_files.read_samples(path, sample_rate, is_mended=file.is_mended)
+    return np.clip(waveform, -1.0, 1.0)
 
 
 def trim(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -728,14 +734,15 @@ def _from_files(
     files = audio_files.inspect(
         paths, whole=check, trim=trim if trim_silence else None, clipped=clipped
     )
-    _check_format([file for file in files if not file.problem], sample_rate, channels, resample)
+    usable = [file for file in files if not file.problem]
+    _check_format(usable, sample_rate, channels, resample, stacklevel=4)
     problems = {
         file.path: problem
         for file in files
         if (problem := _problem(file, sample_rate, min_samples))
     }
     if problems:
-        named = [f"{path} {problem}" for path, problem in problems.items()]
+        named = [f"{shown(path)} {problem}" for path, problem in problems.items()]
         cure = "Repair or remove them."
         _report("sound files cannot be used", named, skip_corrupt, cure, stacklevel=4)
     good = [i for i, file in enumerate(files) if file.path not in problems]
@@ -755,7 +762,7 @@ def _from_files(
     if names is not None:
         numbers = {name: number for number, name in enumerate(names)}
         columns["speaker"] = np.array([numbers[by_file[i]] for i in good], np.int32)
-    decode = audio_files.loader(files, sample_rate)
+    decode = audio_files.loader(files, sample_rate, is_checked=check)
     order = _CropOrder(len(files), batch_size, seed, repeat, shard)
 
     def load(row):
@@ -788,12 +795,12 @@ def _from_files(
 def _from_corpus(folder: pathlib.Path, what: str, pattern: re.Pattern, *arguments, **options):
     """Files whose names match; the pattern's first group is the speaker."""
     options["speakers"] = _wanted_speakers(options["speakers"])
-    found = find_files(folder, SUFFIXES, "sound")
+    found = find_files(folder, SUFFIXES, "sound", ("", *BESIDE))
     matches = {path: match for path in found if (match := pattern.fullmatch(path.name))}
     if not matches:
-        raise ValueError(f"`folder` {folder} holds no file of {what}.")
+        raise ValueError(f"`folder` {shown(folder)} holds no file of {what}.")
     by_file = [match[1] for match in matches.values()]
-    return _from_files(f"`folder` {folder}", list(matches), by_file, *arguments, **options)
+    return _from_files(f"`folder` {shown(folder)}", list(matches), by_file, *arguments, **options)
 
 
 def _part_of_librispeech(folder: pathlib.Path, split: str) -> pathlib.Path:
@@ -888,23 +895,38 @@ def _check_channels(channels: str) -> None:
         raise ValueError(f'`channels` must be "mono" or "mix", got {channels!r}.')
 
 
-def _check_format(files: list[SoundFile], sample_rate: int, channels: str, resample: bool) -> None:
+def _check_format(
+    files: list[SoundFile], sample_rate: int, channels: str, resample: bool, stacklevel: int = 3
+) -> None:
     _check_channels(channels)
     several = [file for file in files if file.channels > 1]
     if several and channels == "mono":
         first = several[0]
         raise ValueError(
-            f"{len(several)} of {len(files)} sound files are not mono, for example {first.path} "
-            f'with {first.channels} channels: channels="mix" averages them.'
+            f"{len(several)} of {len(files)} sound files are not mono, for example "
+            f'{shown(first.path)} with {first.channels} channels: channels="mix" averages them.'
         )
     other = [file for file in files if file.rate != sample_rate]
     if other and not resample:
         raise ValueError(
             f"{len(other)} of {len(files)} sound files do not have {sample_rate} Hz, for example "
-            f"{other[0].path} with {other[0].rate} Hz: resample=True resamples them."
+            f"{shown(other[0].path)} with {other[0].rate} Hz: resample=True resamples them."
+        )
+    lost = [file for file in files if file.is_lost_by_mixing]
+    if lost:
+        warnings.warn(
+            f"averaging the channels takes half of the level or more from {len(lost)} of "
+            f"{len(files)} sound files, for example {shown(lost[0].path)}: a channel is silent, or "
+            "channels are of opposite phase. Write one of them to a mono file instead.",
+            stacklevel=stacklevel,
         )
     if other:
         audio_files.import_extra("soxr")
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's order of bytes: TensorFlow takes no other."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_array(name: str, array: np.ndarray, min_samples: int, clipped: str) -> None:

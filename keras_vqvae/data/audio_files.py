@@ -12,14 +12,15 @@ docs/input.md), and each file takes its faster way unless one is asked for.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import importlib
+import io
 import math
 import os
 import pathlib
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -27,20 +28,27 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data import audio_headers, extras
+from keras_vqvae.paths import shown
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"
+)  # fmt: skip
+# Of texts and labels that belong to sound files.
+BESIDE = (".txt", ".csv", ".json", ".jsonl", ".lab", ".textgrid")
 
 # A recording counts as clipped where more of its samples than this are at full scale.
 CLIPPED_SHARE = 0.01
 # What is decoded of MP3 and Ogg overshoots full scale a little; more is another scale.
 MOST_OVERSHOOT = 1.5
 FULL_SCALE = 0.999
-_UNKNOWN = 2**31 - 1
-# Of an unknown number libsndfile makes the greatest of 64 bits.
+# libsndfile reports 2**63 - 1 frames if the length is unknown.
 _MOST_FRAMES = 2**48
+# In Hz. Beyond are damaged headers, from which resampling would make clips without end or of none.
+_RATES = (100, 10_000_000)
 
 # What tensorflow-io decodes, by libsndfile's names of format and subtype: how to call it, and the
-# scale of its numbers. Place 0 is for all other kinds, which go through soundfile.
+# scale of its numbers. Place 0 is for all other kinds, which go through soundfile; so does MP3, of
+# which tensorflow-io gives other numbers of samples and an error where a tag follows the sound.
 _NATIVE: list[tuple[tuple[str, str], str, dict[str, Any], float]] = [
     (("", ""), "", {}, 1.0),
     (("WAV", "PCM_16"), "decode_wav", {"dtype": tf.int16}, 2.0**15),
@@ -49,7 +57,6 @@ _NATIVE: list[tuple[tuple[str, str], str, dict[str, Any], float]] = [
     (("FLAC", "PCM_16"), "decode_flac", {"dtype": tf.int16}, 2.0**15),
     (("FLAC", "PCM_24"), "decode_flac", {"dtype": tf.int32}, 2.0**31),
     (("OGG", "VORBIS"), "decode_vorbis", {}, 1.0),
-    (("MP3", "MPEG_LAYER_III"), "decode_mp3", {}, 1.0),
 ]
 _KINDS = {names: number for number, (names, *_) in enumerate(_NATIVE)}
 
@@ -63,10 +70,11 @@ class SoundFile:
         rate: samples per second.
         channels: 1 for mono.
         frames: samples of one channel.
-        slack: so many more or less than `frames` may be decoded: none but of MP3.
         kept: what trimming leaves of `frames`.
         kind: how tensorflow-io decodes it, 0 if not.
         can_jump: whether soundfile decodes a part of it as it decodes the whole.
+        is_mended: whether libsndfile reads it whole only after its header was mended.
+        is_lost_by_mixing: whether averaging its channels takes half of its level or more.
         problem: why it cannot be used, or "".
     """
 
@@ -74,10 +82,11 @@ class SoundFile:
     rate: int = 1
     channels: int = 1
     frames: int = 0
-    slack: int = 0
     kept: int = 0
     kind: int = 0
     can_jump: bool = False
+    is_mended: bool = False
+    is_lost_by_mixing: bool = False
     problem: str = ""
 
 
@@ -171,71 +180,96 @@ def inspect(
 
 
 def _inspect(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped: str) -> SoundFile:
-    soundfile = import_extra("soundfile")
     try:
-        if path.stat().st_size == 0:
-            raise OSError("is empty")
-        with soundfile.SoundFile(path) as stream:
-            name = "WAV" if stream.format == "WAVEX" else stream.format
-            frames = stream.frames
-            if frames > _MOST_FRAMES:
-                raise OSError(
-                    "does not say how long it is, as encoders leave it that write to a pipe; "
-                    "ffmpeg -i old.flac new.flac adds that"
-                )
-            file = SoundFile(
-                path,
-                stream.samplerate,
-                stream.channels,
-                frames,
-                # How long an MP3 file is may be known only when it is decoded.
-                slack=_UNKNOWN if name == "MP3" else 0,
-                kept=frames,
-                kind=_KINDS.get((name, stream.subtype), 0),
-                can_jump=name in ("WAV", "FLAC"),
+        with _named(path):
+            return _look(path, whole=whole, trim=trim, clipped=clipped)
+    except UnreadableError as error:
+        return SoundFile(path, problem=error.problem)
+
+
+def _look(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped: str) -> SoundFile:
+    if path.stat().st_size == 0:
+        raise OSError("is empty")
+    content = audio_headers.readable_wav(path)
+    with _open(path, content) as stream:
+        name = "WAV" if stream.format == "WAVEX" else stream.format
+        frames, subtype = stream.frames, stream.subtype
+        if name not in ("WAV", "RF64"):
+            audio_headers.check_header(path, name, stream.extra_info)
+        if frames > _MOST_FRAMES:
+            raise OSError(
+                "does not say how long it is, as encoders leave it that write to a pipe; "
+                "ffmpeg -i old.flac new.flac adds that"
             )
-            if name == "WAV":
-                audio_headers.check_whole(path)
-                if file.kind and not audio_headers.is_plain(path, frames):
-                    file = dataclasses.replace(file, kind=0)
-            elif name == "OGG":
-                audio_headers.check_whole_ogg(path)
-            if not whole or frames == 0:
-                return file
-            samples = stream.read(dtype="float32", always_2d=True)
-            if name == "MP3":
-                file = dataclasses.replace(file, slack=_slack(len(samples)))
-                _check_mp3(len(samples), frames, path)
-            elif len(samples) < frames:
-                raise OSError(f"is cut off: {len(samples)} of {frames} samples")
-    except (OSError, RuntimeError, struct.error) as error:  # soundfile's own are RuntimeErrors
-        said = str(error).replace(f"Error opening {str(path)!r}: ", "").strip()
-        return SoundFile(path, problem=f"cannot be read ({said})")
+        if not _RATES[0] <= stream.samplerate <= _RATES[1]:
+            raise OSError(f"has a sample rate of {stream.samplerate} Hz")
+        kind = _KINDS.get((name, subtype), 0)
+        if name == "WAV":
+            kind = kind if audio_headers.is_plain(path, frames) else 0
+        elif not whole:  # tensorflow-io's error does not name a file that is damaged
+            kind = 0
+        file = SoundFile(
+            path,
+            stream.samplerate,
+            stream.channels,
+            frames,
+            kept=frames,
+            kind=kind,
+            can_jump=name in ("WAV", "FLAC") and content is None and stream.seekable(),
+            is_mended=content is not None,
+        )
+        if not whole or frames == 0:
+            return file
+        samples = stream.read(frames, dtype="float32", always_2d=True)
+    audio_headers.check_decoded(path, name, len(samples), frames)
     problem = problem_of(samples, clipped)
     kept = len(samples)
     if trim is not None and not problem:
         kept = len(trim(samples.mean(axis=1), file.rate))
-    return dataclasses.replace(file, frames=len(samples), kept=kept, problem=problem)
+    return dataclasses.replace(
+        file,
+        frames=len(samples),
+        kept=kept,
+        is_lost_by_mixing=_is_lost_by_mixing(samples),
+        problem=problem,
+    )
 
 
-def _slack(samples: int) -> int:
-    """By how much the decoders of an MP3 file may differ: in whether they drop its first frames.
+class UnreadableError(ValueError):
+    """A file cannot be read, of whatever class the error is that a decoder raises for it."""
 
-    They hold the encoder's delay. Where no header says so, neither is the last frame cut.
-    """
-    return max(3 * 1152, samples // 100)
+    def __init__(self, path: str | os.PathLike, error: Exception) -> None:
+        said = str(error).replace(f"Error opening {_for_soundfile(path)!r}: ", "").strip()
+        self.problem = f"cannot be read ({said or type(error).__name__})"
+        super().__init__(f"{shown(path)} {self.problem}")
 
 
-def _check_mp3(samples: int, frames: int, path: pathlib.Path) -> None:
-    """Whether libsndfile read it all: its `frames` are a guess where no header tells them."""
-    there, is_told = audio_headers.mp3_samples(path)
-    if is_told and samples < frames - _slack(frames):
-        raise OSError(f"is cut off: {samples} of {frames} samples")
-    if not is_told and samples < there - _slack(there):
-        raise OSError(
-            f"libsndfile reads {samples} of {there} samples of an MP3 file of variable bit rate "
-            "that does not say how long it is; ffmpeg -i old.mp3 -c copy new.mp3 adds that"
-        )
+@contextlib.contextmanager
+def _named(path: str | os.PathLike) -> Iterator[None]:
+    """The one place where errors of decoders become errors that name the file."""
+    try:
+        yield
+    except ImportError:  # says what to install
+        raise
+    except Exception as error:
+        raise UnreadableError(path, error) from error
+
+
+def _open(path: str | os.PathLike, content: io.BytesIO | None) -> Any:
+    return import_extra("soundfile").SoundFile(content or _for_soundfile(path))
+
+
+def _for_soundfile(path: str | os.PathLike) -> str | bytes:
+    # It encodes a str strictly, and a name on Linux may be of any bytes.
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+
+
+def _is_lost_by_mixing(samples: np.ndarray) -> bool:
+    """Whether averaging channels, `(samples, channels)`, halves the level of the loudest."""
+    if samples.shape[1] == 1:
+        return False
+    energies = np.square(samples).sum(axis=0)
+    return bool(np.square(samples.mean(axis=1)).sum() <= 0.26 * energies.max() > 0)
 
 
 def problem_of(samples: np.ndarray, clipped: str = "refuse") -> str:
@@ -272,7 +306,13 @@ def length_at(frames: int, rate: int, wanted: int) -> int:
 
 
 def read_samples(
-    path: str | os.PathLike, sample_rate: int | None, start: int = 0, count: int = -1
+    path: str | os.PathLike,
+    sample_rate: int | None,
+    start: int = 0,
+    count: int = -1,
+    *,
+    is_mended: bool = False,
+    is_checked: bool = True,
 ) -> np.ndarray:
     """float32 `(samples,)` by soundfile and soxr; channels are averaged.
 
@@ -281,22 +321,29 @@ def read_samples(
         sample_rate: in Hz; None for the file's own.
         start: the first sample to read, in the file's own rate.
         count: how many to read, if there are so many; -1 for all.
+        is_mended: as `SoundFile.is_mended`.
+        is_checked: whether the file is known to be whole.
 
     Raises:
-        OSError, RuntimeError: the file cannot be read, or ends before its header says.
+        UnreadableError: the file cannot be read, ends before its header says, or, where it is not
+            checked and read as a whole, holds more.
     """
-    with import_extra("soundfile").SoundFile(path) as stream:
-        rate, there = stream.samplerate, stream.frames - start
-        wanted = there if count < 0 else min(count, there)
-        if start:
-            stream.seek(start)
-        samples = stream.read(wanted, dtype="float32", always_2d=True)
-        if len(samples) < wanted and stream.format != "MP3":
+    with _named(path):
+        content = audio_headers.readable_wav(pathlib.Path(path)) if is_mended else None
+        with _open(path, content) as stream:
+            rate, kind, there = stream.samplerate, stream.format, stream.frames - start
+            wanted = there if count < 0 else min(count, there)
+            if start:
+                stream.seek(start)
+            samples = stream.read(wanted, dtype="float32", always_2d=True)
+        if count < 0 and not is_checked:
+            audio_headers.check_decoded(pathlib.Path(path), kind, len(samples), wanted)
+        elif len(samples) < wanted and kind != "MP3":
             raise OSError(f"is cut off: {len(samples)} of {wanted} samples")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if sample_rate is None or rate == sample_rate:
-        return mono
-    return resample(mono, rate, sample_rate)
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        if sample_rate is None or rate == sample_rate:
+            return mono
+        return resample(mono, rate, sample_rate)
 
 
 def resample(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
@@ -353,35 +400,41 @@ def columns(files: Sequence[SoundFile], sample_rate: int) -> dict[str, np.ndarra
     """What `loader` needs to know of each file."""
     delays = {rate: native_delay(rate, sample_rate) for rate in {file.rate for file in files}}
     jumps = [file.can_jump and not file.kind and file.rate == sample_rate for file in files]
+    sizes = [os.path.getsize(file.path) if file.kind else 0 for file in files]
     return {
-        "path": np.array([str(file.path) for file in files]),
+        "path": np.array([os.fsencode(file.path) for file in files]),
         "kind": np.array([file.kind for file in files], np.int32),
         "rate": np.array([file.rate for file in files], np.int32),
         "frames": np.array([file.frames for file in files], np.int64),
-        "slack": np.array([file.slack for file in files], np.int64),
+        # tensorflow-io's errors do not name the file, and one that changed may be damaged.
+        "size": np.array(sizes, np.int64).astype(np.int32),  # which wraps as tf.strings.length does
         "jumps": np.array(jumps),
+        "is_mended": np.array([file.is_mended for file in files]),
         "delay": np.array([delays[file.rate] for file in files], np.int32),
     }
 
 
-def loader(files: Sequence[SoundFile], sample_rate: int) -> Callable:
+def loader(files: Sequence[SoundFile], sample_rate: int, is_checked: bool) -> Callable:
     """A function for `Dataset.map`, from a row of `columns` to a waveform.
 
     A row may say which part of the file is wanted, `start` and `count`: where its `jumps` is true.
+
+    Args:
+        files: all that rows may name.
+        sample_rate: of the waveforms, in Hz.
+        is_checked: whether the files are known to be whole.
 
     Returns:
         A function to float32 `(samples,)` at `sample_rate`, channels averaged.
     """
 
-    def by_soundfile(row):
-        def read(path, start, count):
-            try:
-                return read_samples(path.decode(), sample_rate, int(start), int(count))
-            except (OSError, RuntimeError) as error:
-                raise ValueError(f"{path.decode()} cannot be read: {error}") from error
+    def read(path, is_mended, start, count):
+        options = {"is_mended": bool(is_mended), "is_checked": is_checked}
+        return read_samples(os.fsdecode(path), sample_rate, int(start), int(count), **options)
 
-        part = [row["path"], row.get("start", 0), row.get("count", -1)]
-        return tf.ensure_shape(tf.numpy_function(read, part, tf.float32), (None,))
+    def by_soundfile(row):
+        arguments = [row["path"], row["is_mended"], row.get("start", 0), row.get("count", -1)]
+        return tf.ensure_shape(tf.numpy_function(read, arguments, tf.float32), (None,))
 
     if not any(file.kind for file in files):
         return by_soundfile
@@ -389,7 +442,12 @@ def loader(files: Sequence[SoundFile], sample_rate: int) -> Callable:
 
     def by_native(row, kind):
         _, function, arguments, scale = _NATIVE[kind]
-        decoded = getattr(tfio.audio, function)(tf.io.read_file(row["path"]), **arguments)
+        content = tf.io.read_file(row["path"])
+        is_same = tf.strings.length(content) == row["size"]
+        said = tf.strings.join([row["path"], " has changed since it was looked at."])
+        with tf.control_dependencies([tf.debugging.Assert(is_same, [said])]):
+            content = tf.identity(content)
+        decoded = getattr(tfio.audio, function)(content, **arguments)
         waveform = tf.reduce_mean(tf.cast(decoded, tf.float32) / scale, axis=-1)
         length = tf.shape(waveform, tf.int64)[0]
         with tf.control_dependencies([_assert_whole(row, length)]):
@@ -422,9 +480,8 @@ def loader(files: Sequence[SoundFile], sample_rate: int) -> Callable:
 
 def _assert_whole(row: dict, length: tf.Tensor) -> tf.Operation:
     """tensorflow-io gives what it understands of a file, which may be nothing."""
-    missed = tf.abs(length - row["frames"]) > row["slack"]
     got, there = tf.strings.as_string(length), tf.strings.as_string(row["frames"])
     said = tf.strings.join(
         [row["path"], ": tensorflow-io decodes ", got, " of ", there, " samples"]
     )
-    return tf.debugging.Assert(~(missed | (length == 0)), [said])
+    return tf.debugging.Assert((length == row["frames"]) & (length > 0), [said])

@@ -1,55 +1,75 @@
-"""What libsndfile does not tell of WAV, Ogg and MP3 files, read from the files themselves."""
+"""Compares what the header of a sound file says with the bytes that follow it.
+
+libsndfile believes headers: it reads the first of several joined files, and what is left of a file
+that was cut off, without an error.
+"""
 
 from __future__ import annotations
 
+import io
 import pathlib
+import re
 import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-# Bits per second by the four bits of an MPEG header, in thousands: of MPEG-1, and of 2 and 2.5.
-_BIT_RATES = (
-    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
-    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
-)
-_MPEG_RATES = (44100, 48000, 32000)
+from keras_vqvae.data.extras import import_extra
 
+# WAV in little-endian, in big-endian, and with sizes of 64 bits (RF64 was called BW64 later).
+_LONG_WAV = (b"RF64", b"BW64")
+_WAV = (b"RIFF", b"RIFX", *_LONG_WAV)
+_NO_SIZE = 0xFFFFFFFF  # RF64 has the size elsewhere; in other WAV files it is not known
+# Some headers count eight bytes too many: those in front of the chunk.
+MISCOUNTED = 8
+# ID3v1 puts so many bytes behind a file, which are neither a chunk nor sound.
+TAG = 128
 
-# Of an Ogg page: 27 bytes, up to 255 sizes of segments, and the segments.
+# An Ogg page has 27 bytes, up to 255 sizes of segments, and the segments.
 _LONGEST_PAGE = 27 + 255 + 255 * 255
 _LAST_PAGE = 4
+# What an Ogg stream and a FLAC file begin with (RFC 3533, sec. 6; RFC 9639, sec. 8).
+_BEGINNINGS = {"OGG": b"OggS\0\2", "FLAC": b"fLaC\0\0\0\x22"}
 
 
-def check_whole_ogg(ogg: pathlib.Path) -> None:
-    """libsndfile takes what there is of an Ogg file that was cut off, and its length for the whole.
-
-    Raises:
-        OSError: the last page is not whole, or not marked as the last (RFC 3533, sec. 6).
-    """
-    with ogg.open("rb") as stream:
-        stream.seek(max(0, ogg.stat().st_size - 2 * _LONGEST_PAGE))
-        end = stream.read()
-    page = end[max(0, end.rfind(b"OggS\0")) :]
-    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    if not sizes or len(sizes) < page[26] or len(page) < 27 + len(sizes) + sum(sizes):
-        raise OSError("is cut off: its last page is not whole")
-    if not page[5] & _LAST_PAGE:
-        raise OSError(
-            "is cut off: its last page is not marked as the last (if it is the last nevertheless, "
-            "ffmpeg -i old.ogg -c copy new.ogg marks it)"
-        )
+# WAV.
 
 
-def check_whole(wav: pathlib.Path) -> None:
-    """libsndfile takes what there is of a WAV file that was cut off; other decoders may not.
+def readable_wav(wav: pathlib.Path) -> io.BytesIO | None:
+    """Returns a copy that libsndfile reads whole if it would not read the file itself so.
+
+    Recorders and pipes write the header before they know how long the sound becomes. libsndfile
+    understands a size of 0xFFFFFFFF and the like, but not 0, nor unknown sizes of RF64.
 
     Raises:
-        OSError: the file is shorter than its header says.
+        OSError: the file is shorter than its header says, or holds more than its chunks.
     """
+    length = wav.stat().st_size
     with wav.open("rb") as stream:
-        name, size = struct.unpack("<4sI", stream.read(8))
-    there = wav.stat().st_size - 8
-    # Of a stream whose length was not known the size is 0 or all ones.
-    if name == b"RIFF" and there + 1 < size < 0xFFFFFF00:  # some count a byte of padding
-        raise OSError(f"is cut off: its header says {size} bytes, there are {there}")
+        kind = stream.read(4)
+        is_counted = int.from_bytes(stream.read(4), "little") == length - 8
+        found = _sound_chunk(stream, length) if kind in _WAV else None
+        if found is None:  # libsndfile says what is wrong
+            return None
+        place, size = found
+        there = length - place
+        is_miscounted = is_counted and size <= there + MISCOUNTED
+        if size > there and not is_miscounted and not is_unknown(size):
+            raise OSError(f"is cut off: its header says {size} bytes of sound, there are {there}")
+        if size < there:
+            starts = {place + size, place + size + size % 2}  # not all programs pad odd chunks
+            end = max(_end_of_chunks(stream, start, length) for start in starts)
+            stream.seek(end)
+            left = stream.read().rstrip(b"\0")
+            if size == 0 and end == place and left:
+                return _of_unknown_length(stream, place)
+            if len(left) > TAG:
+                raise OSError(
+                    f"holds {len(left)} bytes behind its sound that are none of its chunks: its "
+                    "header says too little, or files were joined"
+                )
+        elif kind in _LONG_WAV and is_unknown(size):
+            return _of_unknown_length(stream, place)
+    return None
 
 
 def is_plain(wav: pathlib.Path, frames: int) -> bool:
@@ -68,59 +88,157 @@ def is_plain(wav: pathlib.Path, frames: int) -> bool:
         if (name, kind, size) != (b"RIFF", b"WAVE", length - 8):
             return False
         chunks: dict[bytes, int] = {}
-        block = 0
-        place = 12
-        while place + 8 <= length:
-            stream.seek(place)
-            name, size = struct.unpack("<4sI", stream.read(8))
+        place, block = 12, 0
+        for name, place, size in _chunks(stream, 12, length):
             if name in chunks or size % 2:
                 return False
             chunks[name] = size
             if name == b"fmt ":
                 block = struct.unpack("<12xH", stream.read(14))[0]
-            place += 8 + size
+            place += size
     return place == length and b"fmt " in chunks and chunks.get(b"data") == frames * block
 
 
-def mp3_samples(mp3: pathlib.Path) -> tuple[int, bool]:
-    """How many samples the frames of an MP3 file (MPEG layer III) hold; 0 if none is found.
+def _chunks(stream: BinaryIO, start: int, length: int) -> Iterator[tuple[bytes, int, int]]:
+    """The name of each chunk, where its content begins, and the size that its header says."""
+    stream.seek(0)
+    order = ">" if stream.read(4) == b"RIFX" else "<"
+    while start + 8 <= length:
+        stream.seek(start)
+        name, size = struct.unpack(f"{order}4sI", stream.read(8))
+        yield name, start + 8, size
+        start += 8 + size + size % 2
 
-    libsndfile takes the number from a Xing header in the first frame. Where there is none it
-    guesses from that frame's bit rate and the file's size, and reads no more than that.
+
+def _sound_chunk(stream: BinaryIO, length: int) -> tuple[int, int] | None:
+    """Where the sound of a WAV file begins, and its size by the header; None if there is none."""
+    long_size = _NO_SIZE
+    for name, place, size in _chunks(stream, 12, length):
+        if name == b"ds64":
+            long_size = min(struct.unpack("<8xQ", stream.read(16))[0], 2**63 - 1)
+        if name == b"data":
+            return place, long_size if size == _NO_SIZE else size
+    return None
+
+
+def _end_of_chunks(stream: BinaryIO, start: int, length: int) -> int:
+    """Where the row of chunks that begins at `start` ends, none of them of sound."""
+    for name, place, size in _chunks(stream, start, length):
+        is_chunk = re.fullmatch(rb"[ -~]{4}", name) and name not in (b"data", *_WAV)
+        if not is_chunk or place + size > length:
+            break
+        start = min(place + size + size % 2, length)
+    return start
+
+
+def is_unknown(size: Any) -> Any:
+    """Whether programs write such a size if they do not know it: 0, about 2 or 4 GiB, all ones.
+
+    `size` is an integer or an int64 tensor.
+    """
+    near = [abs(size - unknown) <= 2**12 for unknown in (2**31, 2**32)]
+    return (size == 0) | (size == 2**63 - 1) | near[0] | near[1]
+
+
+def _of_unknown_length(stream: BinaryIO, place: int) -> io.BytesIO:
+    """A copy in which both sizes are all ones, which libsndfile takes for the rest of the file."""
+    stream.seek(0)
+    content = bytearray(stream.read())
+    if content[:4] in _LONG_WAV:
+        content[:4] = b"RIFF"
+    content[4:8] = content[place - 4 : place] = struct.pack("<I", _NO_SIZE)
+    return io.BytesIO(content)
+
+
+# Other formats.
+
+
+def check_header(path: pathlib.Path, kind: str, log: str) -> None:
+    """Whether a file of another format than WAV is as long as its header says.
+
+    Args:
+        path: the file.
+        kind: libsndfile's name of the format.
+        log: what libsndfile notes of the header.
+
+    Raises:
+        OSError: it is shorter.
+    """
+    if kind == "OGG":
+        _check_last_page(path)
+    # The names that libsndfile gives them in AIFF, W64, AU and CAF.
+    names = r"^\s*(?:FORM|riff|Data Size|data)\s*"
+    sizes = re.search(names + r": (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if sizes:
+        size, there = map(int, sizes.groups())
+        if size > there + 1 and not is_unknown(size):  # a byte may pad the end
+            raise OSError(f"is cut off: its header says {size} bytes, there are {there}")
+
+
+def _check_last_page(ogg: pathlib.Path) -> None:
+    """libsndfile takes the length of an Ogg file from the last page that there is."""
+    with ogg.open("rb") as stream:
+        stream.seek(max(0, ogg.stat().st_size - 2 * _LONGEST_PAGE))
+        end = stream.read()
+    page = end[max(0, end.rfind(b"OggS\0")) :]
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if not sizes or len(sizes) < page[26] or len(page) < 27 + len(sizes) + sum(sizes):
+        raise OSError("is cut off: its last page is not whole")
+    if not page[5] & _LAST_PAGE:
+        raise OSError(
+            "is cut off: its last page is not marked as the last (if it is the last nevertheless, "
+            "ffmpeg -i old.ogg -c copy new.ogg marks it)"
+        )
+
+
+def check_decoded(path: pathlib.Path, kind: str, samples: int, frames: int) -> None:
+    """Whether all samples that a file holds were decoded.
+
+    Args:
+        path: the file.
+        kind: libsndfile's name of the format.
+        samples: of one channel, that libsndfile decoded.
+        frames: samples of one channel that libsndfile expected.
+
+    Raises:
+        OSError: the file holds fewer than its header says, or more.
+    """
+    if kind == "MP3":
+        held, frame, is_told = _packets(path)
+        # Without a header libsndfile's number is a guess from the first frame's bit rate.
+        if is_told and samples < frames - 4 * frame:
+            raise OSError(f"is cut off: {samples} of {frames} samples")
+        # The encoder's delay and the end of the last frame are no sound.
+        if samples < held - 4 * frame:
+            raise OSError(
+                f"libsndfile reads {samples} of {held} samples: files were joined, or an MP3 file "
+                "of variable bit rate does not say how long it is; "
+                "ffmpeg -i old.mp3 -c copy new.mp3 mends both"
+            )
+    elif samples < frames:
+        raise OSError(f"is cut off: {samples} of {frames} samples")
+    elif kind in _BEGINNINGS and path.read_bytes().count(_BEGINNINGS[kind]) > 1:
+        raise OSError("holds several streams, of which libsndfile reads only the first: split it")
+    elif kind == "FLAC" and samples < (held := _packets(path)[0]):
+        raise OSError(f"holds {held} samples, of which its header says {samples}")
+
+
+def _packets(path: pathlib.Path) -> tuple[int, int, bool]:
+    """What PyAV finds in an MP3 or FLAC file, without decoding it.
 
     Returns:
-        `(samples, is_told)`: samples of one channel, and whether there is such a header.
+        `(held, frame, is_told)`: the samples of one channel in all packets, those in the longest
+        packet, and whether an MP3 file says how many there are.
     """
-    content = mp3.read_bytes()
-    place = 0
-    if content[:3] == b"ID3":  # its size has seven bits in a byte
-        first, second, third, fourth = content[6:10]
-        place = 10 + (first << 21 | second << 14 | third << 7 | fourth)
-    samples, kind, is_told = 0, None, False
-    while 0 <= (place := content.find(b"\xff", place)) <= len(content) - 4:
-        header = int.from_bytes(content[place : place + 4], "big")
-        size, count = _mpeg_frame(header)
-        # All frames have the version, layer and sample rate of the first.
-        if size == 0 or kind not in (None, header & 0xFFFE0C00):
-            place += 1
-            continue
-        if kind is None:
-            kind, frame = header & 0xFFFE0C00, content[place : place + size]
-            is_told = b"Xing" in frame or b"Info" in frame
-        samples += count
-        place += size
-    return samples, is_told
-
-
-def _mpeg_frame(header: int) -> tuple[int, int]:
-    """Bytes and samples of a frame of layer III, by its header; zeros where it is none."""
-    version, layer = header >> 19 & 3, header >> 17 & 3  # 3 is MPEG-1, 2 is 2, 0 is 2.5
-    rate_index = header >> 10 & 3
-    if header >> 21 != 0x7FF or version == 1 or layer != 1 or rate_index == 3:
-        return 0, 0
-    bits = _BIT_RATES[version != 3][header >> 12 & 15] * 1000
-    if bits == 0:
-        return 0, 0
-    samples = 1152 if version == 3 else 576
-    rate = _MPEG_RATES[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
-    return samples // 8 * bits // rate + (header >> 9 & 1), samples
+    av = import_extra("av", "Sound files")
+    with av.open(path) as container, path.open("rb") as content:
+        stream = container.streams.audio[0]
+        packets = [(packet.pos, packet.duration or 0) for packet in container.demux(stream)]
+        unit = stream.time_base * stream.rate
+        # The header is in a frame of its own, of up to 1,441 bytes, which PyAV leaves out.
+        first = packets[0][0]
+        content.seek(max(0, first - 1441))
+        header = content.read(first - content.tell())
+    durations = [duration for _, duration in packets]
+    is_told = b"Xing" in header or b"Info" in header
+    return int(sum(durations) * unit), int(max(durations) * unit), is_told

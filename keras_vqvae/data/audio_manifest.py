@@ -11,6 +11,8 @@ import os
 import pathlib
 from typing import Any
 
+from keras_vqvae.paths import local_path
+
 _COLUMNS = ("path", "speaker", "text", "segments")
 
 
@@ -50,7 +52,7 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
         ValueError: the file is missing, empty or of neither kind, or a row is wrong; the message
             names the line.
     """
-    path = pathlib.Path(path)
+    path = local_path(path)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".json"):
         raise ValueError(f"The manifest {path} must be a .csv or a .jsonl file.")
@@ -120,7 +122,7 @@ def _row(manifest: pathlib.Path, line: int, fields: dict[str, Any]) -> Row:
     if not file:
         raise ValueError(f"{where}: it has no `path`.")
     segments = _segments(where, values["segments"])
-    return Row(manifest.parent / file, speaker, text, segments, line)
+    return Row(manifest.parent / os.path.expanduser(file), speaker, text, segments, line)
 
 
 def _segments(where: str, value: Any) -> tuple[tuple[float, str], ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_vqvae.data.audio_files import CLIPPED_SHARE, FULL_SCALE
+from keras_vqvae.data.audio_headers import MISCOUNTED, TAG, is_unknown
 from keras_vqvae.export.checks import asserted, with_checks
 from keras_vqvae.export.endpoints import Endpoint
 from keras_vqvae.export.fields import Field
@@ -20,8 +21,6 @@ from keras_vqvae.export.fields import Field
 _PICTURES, _SOUND = ("images", "frames"), "waveform"
 # That can be read and written: PNG knows grey and alpha too, but TensorFlow does not read it.
 _CHANNELS = (1, 3, 4)
-# Chunks of a WAV file that may come before that of its format, as TensorFlow skips them.
-_SKIPPED = (b"JUNK", b"bext", b"iXML", b"qlty", b"mext", b"levl", b"link", b"axml")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
@@ -137,47 +136,62 @@ def _sound(field: Field, sample_rate: int, least: int) -> _Codec:
     silence = _wav_of_silence(sample_rate, least)
 
     def clip(encoded: tf.Tensor) -> tf.Tensor:
-        # TensorFlow's own words for other files do not help: 32-bit floats, MP3.
         padded = tf.strings.join([encoded, bytes(48)])
+        there = tf.strings.length(encoded)
 
         def has(begin: Any, text: bytes) -> tf.Tensor:
             return tf.strings.substr(padded, begin, len(text)) == text
 
-        def number(begin: Any) -> tf.Tensor:
-            return tf.io.decode_raw(tf.strings.substr(padded, begin, 4), tf.int32)[0]
+        def number(begin: Any, size: int = 4) -> tf.Tensor:
+            raw = tf.strings.join([tf.strings.substr(padded, begin, size), bytes(8 - size)])
+            return tf.io.decode_raw(raw, tf.int64)[0]
 
-        there = tf.strings.length(encoded)
+        def rest(begin: tf.Tensor) -> tf.Tensor:
+            return tf.cast(there - begin - 8, tf.int64)
 
-        def skips(begin: tf.Tensor) -> tf.Tensor:
-            size = number(begin + 4)
-            fits = (size >= 0) & (size % 2 == 0) & (size <= there - begin - 8)
-            return fits & tf.reduce_any([has(begin, chunk) for chunk in _SKIPPED])
+        def is_skipped(begin: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            is_sound = has(begin, b"data") | has(begin, b"RIFF")
+            return ~is_sound & (begin + 8 <= there) & (number(begin + 4) <= rest(begin))
 
-        begin = tf.constant(12)
-        (begin,) = tf.while_loop(skips, lambda begin: (begin + 8 + number(begin + 4),), (begin,))
-        known = has(0, b"RIFF") & has(8, b"WAVE") & has(begin, b"fmt ")
-        known &= has(begin + 8, b"\1\0") & has(begin + 22, b"\x10\0")
+        def skip(begin: tf.Tensor, form: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            size = tf.cast(number(begin + 4), tf.int32)
+            return begin + 8 + size + size % 2, tf.where(has(begin, b"fmt "), begin, form)
+
+        # `form` stays where no chunk can be until there is one of the format.
+        begin, form = tf.while_loop(is_skipped, skip, (tf.constant(12), tf.constant(0)))
+        known = has(0, b"RIFF") & has(8, b"WAVE") & has(form, b"fmt ") & has(begin, b"data")
+        known &= has(form + 8, b"\1\0") & has(form + 22, b"\x10\0")
         message = (
             f"{name} must be WAV of 16-bit integers (plain PCM, no floats, not extensible), got a "
             "file that begins"
         )
-        said = number(4)
-        cut = f"{name} is cut off: bytes that its header says, and that there are:"
+        said, there_is = number(begin + 4), rest(begin)
+        is_counted = number(4) == tf.cast(there - 8, tf.int64)
+        is_cut = (said > there_is) & ~is_unknown(said)
+        is_cut &= ~(is_counted & (said <= there_is + MISCOUNTED))
+        cut = f"{name} is cut off: bytes of sound that its header says, and that there are:"
         checks = [
             asserted(known, message, _shown(encoded)),
-            asserted(~known | (said <= there - 7), cut, said, there - 8),
+            asserted(~(known & is_cut) & (there_is >= 0), cut, said, there_is),
         ]
-        x, rate = tf.audio.decode_wav(with_checks(encoded, checks))
-        channels = tf.shape(x)[1]
+        said = with_checks(said, checks)
+        size = tf.where(is_unknown(said), there_is, tf.minimum(said, there_is))
+        size = tf.cast(size, tf.int32)
+        end, _ = tf.while_loop(is_skipped, skip, (begin + 8 + size + size % 2, form))
+        sound = tf.strings.substr(padded, begin + 8, size // 2 * 2)
+        x = tf.cast(tf.io.decode_raw(sound, tf.int16), tf.float32) / 32768.0
+        channels, rate = number(form + 10, 2), number(form + 12)
         loud = tf.reduce_sum(tf.cast(tf.abs(x) >= FULL_SCALE, tf.float32))
         loud = tf.math.divide_no_nan(loud, tf.cast(tf.size(x), tf.float32))
+        more = f"{name} holds bytes behind its sound that are no chunk (were files joined?):"
         clipped = f"{name} is clipped, the share of its samples at full scale is"
         checks = [
             asserted(rate == sample_rate, f"{name} must be of {sample_rate} Hz, got", rate),
             asserted(channels == 1, f"{name} must be mono, got channels:", channels),
             asserted(loud <= CLIPPED_SHARE, clipped, loud),
+            asserted(there - end <= TAG, more, there - end),
         ]
-        return with_checks(x[:, 0], checks)
+        return with_checks(x, checks)
 
     def read(encoded: tf.Tensor) -> tf.Tensor:
         count = tf.shape(encoded)[0]

@@ -288,9 +288,9 @@ def test_reading_only_the_crop_is_cropping_the_whole(tmp_path, monkeypatch, name
     counts = []
     read_samples = audio_files.read_samples
 
-    def noted(path, rate, start=0, count=-1):
+    def noted(path, rate, start=0, count=-1, **options):
         counts.append(count)
-        return read_samples(path, rate, start, count)
+        return read_samples(path, rate, start, count, **options)
 
     monkeypatch.setattr(audio_files, "read_samples", noted)
 
