@@ -164,9 +164,11 @@ class WaveNetBlock(keras.layers.Layer):
         self.dilation_rate = dilation_rate
         self.last = last
         dtype = self.dtype_policy
-        self.conv = CausalConv1D(2 * channels, kernel_size, 1, dilation_rate, dtype=dtype)
-        self.residual = None if last else keras.layers.Dense(channels, dtype=dtype)
-        self.skip = keras.layers.Dense(skip_channels, dtype=dtype)
+        self.conv = CausalConv1D(
+            2 * channels, kernel_size, 1, dilation_rate, dtype=dtype, name="conv"
+        )
+        self.residual = None if last else keras.layers.Dense(channels, dtype=dtype, name="residual")
+        self.skip = keras.layers.Dense(skip_channels, dtype=dtype, name="skip")
         self.local_condition: keras.layers.Layer | None = None
         self.global_condition: keras.layers.Layer | None = None
 
@@ -186,15 +188,17 @@ class WaveNetBlock(keras.layers.Layer):
             self.residual.build(x_shape)
         self.skip.build(x_shape)
 
-        def projection(shape: tuple | None) -> keras.layers.Layer | None:
+        def projection(name: str, shape: tuple | None) -> keras.layers.Layer | None:
             if shape is None:
                 return None
-            made = keras.layers.Dense(2 * self.channels, use_bias=False, dtype=self.dtype_policy)
+            made = keras.layers.Dense(
+                2 * self.channels, use_bias=False, dtype=self.dtype_policy, name=name
+            )
             made.build(shape)
             return made
 
-        self.local_condition = projection(local_condition_shape)
-        self.global_condition = projection(global_condition_shape)
+        self.local_condition = projection("local_condition", local_condition_shape)
+        self.global_condition = projection("global_condition", global_condition_shape)
 
     def call(
         self,

@@ -45,12 +45,14 @@ class HarmonicSource(keras.layers.Layer):
         # This generator of numpy's gives the same numbers in all its versions.
         noise = np.random.RandomState(0).uniform(-1, 1, NOISE_CODES * upsampling)
         self._noise = noise.astype("float32")
-        self.built = True
 
     @property
     def noise_length(self) -> int:
         """Samples after which the noise begins again."""
         return len(self._noise)
+
+    def build(self, pitch_shape: tuple, start_shape: tuple | None = None) -> None:
+        """Nothing: it has no weights."""
 
     def call(self, pitch: Tensor, start: Tensor | None = None) -> Tensor:
         if start is None:

@@ -42,10 +42,14 @@ class GatedMaskedConv2D(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.taps = (kernel_size + 1) // 2
         dtype = self.dtype_policy
-        self._vertical = keras.layers.Conv2D(2 * filters, (self.taps, kernel_size), dtype=dtype)
-        self._to_horizontal = keras.layers.Dense(2 * filters, dtype=dtype)
-        self._horizontal = keras.layers.Dense(2 * filters, use_bias=False, dtype=dtype)
-        self._output = keras.layers.Dense(filters, dtype=dtype)
+        self._vertical = keras.layers.Conv2D(
+            2 * filters, (self.taps, kernel_size), dtype=dtype, name="vertical"
+        )
+        self._to_horizontal = keras.layers.Dense(2 * filters, dtype=dtype, name="to_horizontal")
+        self._horizontal = keras.layers.Dense(
+            2 * filters, use_bias=False, dtype=dtype, name="horizontal"
+        )
+        self._output = keras.layers.Dense(filters, dtype=dtype, name="output")
         self._condition: keras.layers.Layer | None = None
 
     def build(self, inputs_shape: tuple, condition_shape: tuple | None = None) -> None:
@@ -62,7 +66,7 @@ class GatedMaskedConv2D(keras.layers.Layer):
         self._output.build((None, filters))
         if condition_shape is not None:
             self._condition = keras.layers.Dense(
-                4 * filters, use_bias=False, dtype=self.dtype_policy
+                4 * filters, use_bias=False, dtype=self.dtype_policy, name="condition"
             )
             self._condition.build(condition_shape)
 

@@ -69,50 +69,62 @@ class ParallelDecoder(keras.layers.Layer):
         self.sample_rate = sample_rate
         self.seed = seed
         dtype = self.dtype_policy
-        self._first = self._conv(hidden, 7)
+        self._first = self._conv("first", hidden, 7)
         self._transposed, self._units = [], []
         for stage, stride in enumerate(self.strides, 1):
             channels = max(hidden // 2**stage, finest_hidden)
             if causal:
-                up = CausalConv1DTranspose(channels, 2 * stride, stride, dtype=dtype)
+                up = CausalConv1DTranspose(
+                    channels, 2 * stride, stride, dtype=dtype, name=f"up_{stage}"
+                )
             else:
                 up = keras.layers.Conv1DTranspose(
-                    channels, 2 * stride, stride, padding="same", dtype=dtype
+                    channels, 2 * stride, stride, padding="same", dtype=dtype, name=f"up_{stage}"
                 )
             self._transposed.append(up)
-            self._units += [ResidualUnit(channels, d, causal, dtype=dtype) for d in self.dilations]
+            self._units += [
+                ResidualUnit(channels, d, causal, dtype=dtype, name=f"unit_{stage}_{i}")
+                for i, d in enumerate(self.dilations)
+            ]
         # Samples of fewer bits would hiss.
-        self._last = self._conv(1, 7, dtype="float32")
+        self._last = self._conv("last", 1, 7, dtype="float32")
         self.source: HarmonicSource | None = None
         if sample_rate is not None:
             self._add_source(sample_rate)
 
     def _add_source(self, sample_rate: int) -> None:
         dtype = self.dtype_policy
-        self.source = HarmonicSource(sample_rate, self.upsampling, dtype=dtype)
+        self.source = HarmonicSource(sample_rate, self.upsampling, dtype=dtype, name="source")
         least = round(2 * HIGHEST * self.source.harmonics)
         if sample_rate < least:
             raise ValueError(
                 f"sample_rate={sample_rate} holds no {self.source.harmonics} harmonics of a voice "
                 f"of {HIGHEST:.0f} Hz: take {least} or more, or leave it out"
             )
-        self._seeds = keras.random.SeedGenerator(self.seed)
-        self._listeners = [ResidualUnit(self.hidden, d, self.causal, dtype=dtype) for d in (1, 3)]
+        self._seeds = keras.random.SeedGenerator(self.seed, name="seeds")
+        self._listeners = [
+            ResidualUnit(self.hidden, d, self.causal, dtype=dtype, name=f"listener_{i}")
+            for i, d in enumerate((1, 3))
+        ]
         # Whether there is a voice, as a logit, and its pitch in octaves from the usual one.
-        self._pitch = keras.layers.Conv1D(2, 1, dtype="float32")
+        self._pitch = keras.layers.Conv1D(2, 1, dtype="float32", name="pitch")
         self._injected, self._gates = [], []
         for stage, up in enumerate(self._transposed, 1):
             stride = math.prod(self.strides[stage:])
-            self._injected.append(self._conv(up.filters, max(3, 2 * stride), stride))
-            self._gates.append(keras.layers.Conv1D(up.filters, 1, dtype=dtype))
+            self._injected.append(
+                self._conv(f"injected_{stage}", up.filters, max(3, 2 * stride), stride)
+            )
+            self._gates.append(
+                keras.layers.Conv1D(up.filters, 1, dtype=dtype, name=f"gate_{stage}")
+            )
 
     def _conv(
-        self, channels: int, window: int, stride: int = 1, dtype: Any = None
+        self, name: str, channels: int, window: int, stride: int = 1, dtype: Any = None
     ) -> keras.layers.Layer:
-        dtype = dtype or self.dtype_policy
+        options = {"dtype": dtype or self.dtype_policy, "name": name}
         if self.causal:
-            return CausalConv1D(channels, window, stride, dtype=dtype)
-        return keras.layers.Conv1D(channels, window, stride, padding="same", dtype=dtype)
+            return CausalConv1D(channels, window, stride, **options)
+        return keras.layers.Conv1D(channels, window, stride, padding="same", **options)
 
     def _stages(self) -> Iterator[tuple]:
         """A transposed convolution and its residual units, from the coarsest stage on."""
@@ -153,6 +165,7 @@ class ParallelDecoder(keras.layers.Layer):
             for unit in self._listeners:
                 unit.build(shape, condition_shape)
             self._pitch.build(shape)
+            self.source.build((None, None))
             for conv in self._injected:
                 conv.build((None, None, self.source.harmonics + 1))
         for i, (up, units) in enumerate(self._stages()):
@@ -292,15 +305,19 @@ class ResidualUnit(keras.layers.Layer):
         self.causal = causal
         dtype = self.dtype_policy
         if causal:
-            self.wide = CausalConv1D(channels, 3, dilation_rate=dilation_rate, dtype=dtype)
+            self.wide = CausalConv1D(
+                channels, 3, dilation_rate=dilation_rate, dtype=dtype, name="wide"
+            )
         else:
             self.wide = keras.layers.Conv1D(
-                channels, 3, padding="same", dilation_rate=dilation_rate, dtype=dtype
+                channels, 3, padding="same", dilation_rate=dilation_rate, dtype=dtype, name="wide"
             )
         # However many units there are, a fresh decoder is about as loud as what it is given: of
         # Glorot's weights 18 units make noise at thirty times full scale, from which none learns.
         small = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-        self.narrow = keras.layers.Conv1D(channels, 1, kernel_initializer=small, dtype=dtype)
+        self.narrow = keras.layers.Conv1D(
+            channels, 1, kernel_initializer=small, dtype=dtype, name="narrow"
+        )
         self.film: keras.layers.Layer | None = None
 
     def build(self, x_shape: tuple, condition_shape: tuple | None = None) -> None:
@@ -310,7 +327,7 @@ class ResidualUnit(keras.layers.Layer):
             # Scales near 1: of ten units they multiply.
             small = keras.initializers.VarianceScaling(0.1, "fan_in")
             self.film = keras.layers.Dense(
-                2 * self.channels, kernel_initializer=small, dtype=self.dtype_policy
+                2 * self.channels, kernel_initializer=small, dtype=self.dtype_policy, name="film"
             )
             self.film.build(condition_shape)
 

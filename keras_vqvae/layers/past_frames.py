@@ -45,14 +45,19 @@ class PastFrames(keras.layers.Layer):
         self.filters = filters
         self.dilations = tuple(dilations)
         dtype = self.dtype_policy
-        self._first = keras.layers.Conv2D(filters, 3, padding="same", dtype=dtype)
+        self._first = keras.layers.Conv2D(filters, 3, padding="same", dtype=dtype, name="first")
         self._wide = [
-            keras.layers.Conv2D(2 * filters, 3, padding="same", dilation_rate=d, dtype=dtype)
-            for d in self.dilations
+            keras.layers.Conv2D(
+                2 * filters, 3, padding="same", dilation_rate=d, dtype=dtype, name=f"wide_{i}"
+            )
+            for i, d in enumerate(self.dilations)
         ]
-        self._narrow = [keras.layers.Dense(filters, dtype=dtype) for _ in self.dilations]
-        self._transport = Transport(reach, dtype=dtype)
-        self._take_in = keras.layers.Dense(filters, dtype=dtype)
+        self._narrow = [
+            keras.layers.Dense(filters, dtype=dtype, name=f"narrow_{i}")
+            for i in range(len(self.dilations))
+        ]
+        self._transport = Transport(reach, dtype=dtype, name="transport")
+        self._take_in = keras.layers.Dense(filters, dtype=dtype, name="take_in")
         self._actions: list = []
 
     def build(self, frames_shape: tuple, action_shape: tuple | None = None) -> None:
@@ -78,8 +83,9 @@ class PastFrames(keras.layers.Layer):
                     use_bias=False,
                     kernel_initializer=keras.initializers.RandomNormal(stddev=0.5),
                     dtype=self.dtype_policy,
+                    name=f"action_{i}",
                 )
-                for _ in self.dilations
+                for i in range(len(self.dilations))
             ]
             for dense in self._actions:
                 dense.build(action_shape)

@@ -126,10 +126,10 @@ class ResidualStack(_Chain):
         inside, dtype = residual_hidden or hidden, self.dtype_policy
         self._convolutions = [
             (
-                _conv(rank, causal, inside, 3, activation="relu", dtype=dtype),
-                _CONV[rank](hidden, 1, dtype=dtype),
+                _conv(rank, causal, inside, 3, activation="relu", dtype=dtype, name=f"wide_{i}"),
+                _CONV[rank](hidden, 1, dtype=dtype, name=f"narrow_{i}"),
             )
-            for _ in range(blocks)
+            for i in range(blocks)
         ]
 
     @property
@@ -200,6 +200,7 @@ class _Coder(_Chain):
             blocks=residual_blocks,
             causal=causal,
             dtype=self.dtype_policy,
+            name="residual_stack",
         )
 
     def _hidden_at(self, stage: int) -> int:
@@ -265,12 +266,17 @@ class ConvEncoder(_Coder):
             *(
                 # The residual stack begins with a ReLU of its own.
                 self._strided(
-                    False, self._hidden_at(i), s, activation="relu" if i < last else None, **options
+                    False,
+                    self._hidden_at(i),
+                    s,
+                    activation="relu" if i < last else None,
+                    name=f"down_{i}",
+                    **options,
                 )
                 for i, s in enumerate(self._strides)
             ),
             self._residual_stack,
-            _CONV[rank](channels, 1, dtype=self.dtype_policy),
+            _CONV[rank](channels, 1, dtype=self.dtype_policy, name="last"),
         ]
 
     @property
@@ -304,13 +310,19 @@ class ConvDecoder(_Coder):
     def __init__(self, rank: int, channels: int, **kwargs: Any) -> None:
         super().__init__(rank, channels, **kwargs)
         self._layers_in_order = [
-            _conv(rank, self.causal, self.hidden, 3, dtype=self.dtype_policy),
+            _conv(rank, self.causal, self.hidden, 3, dtype=self.dtype_policy, name="first"),
             self._residual_stack,
             *(
-                self._strided(True, self._hidden_at(i - 1), self._strides[i], activation="relu")
+                self._strided(
+                    True,
+                    self._hidden_at(i - 1),
+                    self._strides[i],
+                    activation="relu",
+                    name=f"up_{i}",
+                )
                 for i in range(len(self._strides) - 1, 0, -1)
             ),
-            self._strided(True, channels, self._strides[0]),
+            self._strided(True, channels, self._strides[0], name="up_0"),
         ]
 
     @property

@@ -82,17 +82,20 @@ class SpectrogramEncoder(keras.layers.Layer):
         self.warp = warp
         self.colour = colour
         self.seed = seed
-        self._seeds = keras.random.SeedGenerator(seed) if warp or colour else None
+        self._seeds = keras.random.SeedGenerator(seed, name="seeds") if warp or colour else None
         dtype = self.dtype_policy
         conv = keras.layers.Conv1D
         strides = [stride for (stride,) in stage_strides(1, downsampling // hop)]
-        self._first = conv(hidden, 5, padding="same", activation="relu", dtype=dtype)
+        options: dict = {"padding": "same", "activation": "relu", "dtype": dtype}
+        self._first = conv(hidden, 5, name="first", **options)
         self._strided = [
-            conv(hidden, 2 * stride, stride, padding="same", activation="relu", dtype=dtype)
-            for stride in strides
+            conv(hidden, 2 * stride, stride, name=f"down_{i}", **options)
+            for i, stride in enumerate(strides)
         ]
-        self._residual = ResidualStack(1, hidden, blocks=residual_blocks, dtype=dtype)
-        self._last = conv(channels, 1, dtype=dtype)
+        self._residual = ResidualStack(
+            1, hidden, blocks=residual_blocks, dtype=dtype, name="residual_stack"
+        )
+        self._last = conv(channels, 1, dtype=dtype, name="last")
 
     @property
     def context(self) -> tuple[int, int]:

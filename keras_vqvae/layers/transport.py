@@ -59,6 +59,7 @@ class Transport(keras.layers.Layer):
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
             bias_initializer=staying,
             dtype=self.dtype_policy,
+            name="weights",
         )
         self._weights.build(maps_shape)
 

@@ -53,11 +53,19 @@ class WaveNetStack(keras.layers.Layer):
         dtype = self.dtype_policy
         last = len(self.dilations) - 1
         self._blocks = [
-            WaveNetBlock(channels, skip_channels, kernel_size, d, last=i == last, dtype=dtype)
+            WaveNetBlock(
+                channels,
+                skip_channels,
+                kernel_size,
+                d,
+                last=i == last,
+                dtype=dtype,
+                name=f"block_{i}",
+            )
             for i, d in enumerate(self.dilations)
         ]
-        self._top = keras.layers.Dense(skip_channels, dtype=dtype)
-        self._outputs = keras.layers.Dense(num_outputs, dtype=dtype)
+        self._top = keras.layers.Dense(skip_channels, dtype=dtype, name="top")
+        self._outputs = keras.layers.Dense(num_outputs, dtype=dtype, name="outputs")
 
     @property
     def receptive_field(self) -> int:

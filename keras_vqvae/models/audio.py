@@ -144,13 +144,14 @@ class AudioVQVAE(Autoencoder):
             residual_blocks=residual_blocks,
             causal=causal,
             dtype=dtype,
+            name="encoder",
         )
         wanted = f'decoder must be "wavenet", "parallel" or a layer, got {decoder!r}'
         if isinstance(decoder, str):
             if decoder not in ("wavenet", "parallel"):
                 raise ValueError(wanted)
             decoder = (
-                WaveNetDecoder(downsampling, dtype=dtype)
+                WaveNetDecoder(downsampling, dtype=dtype, name="decoder")
                 if decoder == "wavenet"
                 else ParallelDecoder(
                     decoder_strides(downsampling),
@@ -158,6 +159,7 @@ class AudioVQVAE(Autoencoder):
                     finest_hidden=finest_hidden or hidden,
                     causal=causal,
                     dtype=dtype,
+                    name="decoder",
                 )
             )
         if not isinstance(decoder, keras.layers.Layer):
@@ -179,7 +181,10 @@ class AudioVQVAE(Autoencoder):
             )
         super().__init__(
             encoder,
-            quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
+            quantizer
+            or VectorQuantizer(
+                num_codes, code_dim, commitment=commitment, dtype=dtype, name="quantizer"
+            ),
             decoder,
             **kwargs,
         )
@@ -200,7 +205,11 @@ class AudioVQVAE(Autoencoder):
             # the codes. A WaveNet is to look at the codes before anything else.
             start = "uniform" if self.is_autoregressive else keras.initializers.RandomNormal(0, 0.3)
             self._speakers = keras.layers.Embedding(
-                num_speakers, speaker_dim, embeddings_initializer=start, dtype=dtype
+                num_speakers,
+                speaker_dim,
+                embeddings_initializer=start,
+                dtype=dtype,
+                name="speakers",
             )
         self._arguments = {
             "sample_rate": sample_rate,

@@ -87,9 +87,16 @@ class ImageVQVAE(VQVAE):
         }
         likelihood = likelihood or Gaussian()
         super().__init__(
-            ConvEncoder(channels=getattr(quantizer, "code_dim", code_dim), **networks),
-            quantizer or VectorQuantizer(num_codes, code_dim, commitment=commitment, dtype=dtype),
-            ConvDecoder(channels=image_shape[-1] * likelihood.num_outputs, **networks),
+            ConvEncoder(
+                channels=getattr(quantizer, "code_dim", code_dim), name="encoder", **networks
+            ),
+            quantizer
+            or VectorQuantizer(
+                num_codes, code_dim, commitment=commitment, dtype=dtype, name="quantizer"
+            ),
+            ConvDecoder(
+                channels=image_shape[-1] * likelihood.num_outputs, name="decoder", **networks
+            ),
             likelihood,
             **kwargs,
         )

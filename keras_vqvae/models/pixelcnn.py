@@ -62,15 +62,17 @@ class PixelCNN(Autoregressive):
         self.kernel_size = kernel_size
         num_codes, num_classes = self.num_codes, self.num_classes
         dtype = self.dtype_policy
-        self._embedding = keras.layers.Embedding(num_codes, hidden, dtype=dtype)
-        self._places = keras.layers.Embedding(self.num_positions, hidden, dtype=dtype)
+        embedding = keras.layers.Embedding
+        self._embedding = embedding(num_codes, hidden, dtype=dtype, name="embedding")
+        self._places = embedding(self.num_positions, hidden, dtype=dtype, name="places")
         self._classes = (
-            keras.layers.Embedding(num_classes, hidden, dtype=dtype) if num_classes else None
+            embedding(num_classes, hidden, dtype=dtype, name="classes") if num_classes else None
         )
         self._gated = [
-            GatedMaskedConv2D(hidden, kernel_size, dtype=dtype) for _ in range(num_layers)
+            GatedMaskedConv2D(hidden, kernel_size, dtype=dtype, name=f"gated_{i}")
+            for i in range(num_layers)
         ]
-        self._logits = keras.layers.Dense(num_codes, dtype=dtype)
+        self._logits = keras.layers.Dense(num_codes, dtype=dtype, name="logits")
         self.build()
 
     def build(self, input_shape: Any = None) -> None:

@@ -151,10 +151,10 @@ class VideoPredictor(Model):
         if not isinstance(context_dropout, (int, float)) or not 0 <= context_dropout < 1:
             raise ValueError(f"context_dropout must be in [0, 1), got {context_dropout!r}")
         self.context_dropout = context_dropout
-        self._seeds = keras.random.SeedGenerator(seed) if context_dropout else None
+        self._seeds = keras.random.SeedGenerator(seed, name="seeds") if context_dropout else None
         self.guidance = guidance
         dtype = self.dtype_policy
-        self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype)
+        self._past = PastFrames(hidden, past_dilations, reach, dtype=dtype, name="past")
         self.frame_model = PixelCNN(
             self.grid_shape,
             vqvae.num_codes,
@@ -163,11 +163,12 @@ class VideoPredictor(Model):
             num_layers=num_layers,
             kernel_size=kernel_size,
             dtype=dtype,
+            name="frame_model",
         )
         codes = keras.KerasTensor((None, *self.grid_shape), "int32")
         vector = tuple(vqvae.quantizer.decode(codes).shape[1:])
-        self._changes = keras.layers.Dense(vector[-1], dtype=dtype)
-        self._scale = keras.layers.Dense(1, dtype=dtype)
+        self._changes = keras.layers.Dense(vector[-1], dtype=dtype, name="changes")
+        self._scale = keras.layers.Dense(1, dtype=dtype, name="scale")
         for layer in (self._changes, self._scale):
             layer.build((None, *self.grid_shape, hidden))
         self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")

@@ -27,9 +27,9 @@ class LevelEmbedding(keras.layers.Layer):
         dtype = self.dtype_policy
         self._by_level = levels <= self._MOST_VECTORS
         self._map: keras.layers.Layer = (
-            keras.layers.Embedding(levels, channels, dtype=dtype)
+            keras.layers.Embedding(levels, channels, dtype=dtype, name="map")
             if self._by_level
-            else keras.layers.Dense(channels, dtype=dtype)
+            else keras.layers.Dense(channels, dtype=dtype, name="map")
         )
 
     def build(self, codes_shape: tuple | None = None) -> None:
@@ -55,7 +55,7 @@ def network(
     """A WaveNet over the levels of a likelihood: its input layer, and what makes its parameters."""
     for name, size in {"channels": channels, "skip_channels": skip_channels}.items():
         positive_integer(name, size)
-    inputs = LevelEmbedding(likelihood.levels, channels, dtype=dtype)
+    inputs = LevelEmbedding(likelihood.levels, channels, dtype=dtype, name="inputs")
     stack = WaveNetStack(
         likelihood.num_outputs,
         channels,
@@ -63,6 +63,7 @@ def network(
         kernel_size=kernel_size,
         dilations=dilations,
         dtype=dtype,
+        name="stack",
     )
     return inputs, stack
 
@@ -162,7 +163,7 @@ class WaveNet(Autoregressive):
             self.likelihood, channels, skip_channels, kernel_size, dilations, dtype
         )
         self._classes = (
-            keras.layers.Embedding(self.num_classes, channels, dtype=dtype)
+            keras.layers.Embedding(self.num_classes, channels, dtype=dtype, name="classes")
             if self.num_classes
             else None
         )
