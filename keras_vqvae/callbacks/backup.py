@@ -226,7 +226,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             )
         return Position(**header["position"]), values
 
-    def _check_setting(self, path: Path, header: dict, values: list) -> None:
+    def _check_setting(self, path: AnyPath, header: dict, values: list) -> None:
         """Raises unless model, optimizer and data are those of the backup, as far as it says."""
         ours, theirs = _leaves(self._setting), _leaves(header.get("setting", {}))
         places = [*theirs, *ours] if theirs else []
