@@ -15,7 +15,7 @@ CODES_FOR_ORIGIN = 15
 
 
 def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
-    """Returns the index of the codebook vector nearest to each row (van den Oord et al. 2017, eq. 1).
+    """Returns the index of the code nearest to each row (van den Oord et al. 2017, eq. 1).
 
     The squared norm of `z` is the same for every code and left out. The search runs over chunks
     of rows. Distances are measured from a point among the codes: far from zero the scores would

@@ -197,7 +197,7 @@ def test_mixture_means_are_those_of_its_probabilities(levels: int) -> None:
 def test_mixture_means_have_the_gradient_of_the_sum() -> None:
     likelihood, params = LogisticMixture(1, 256), np.array([[0, 0.9, -1.0]], "float32")
     found = gradient(lambda p: ops.sum(likelihood.mean(p)), ops.convert_to_tensor(params))
-    nudged = np.concatenate([params, params]) + [[0, 1e-3, 0], [0, -1e-3, 0]]
+    nudged = params + np.array([[0, 1e-3, 0], [0, -1e-3, 0]])
     high, low = mixture_reference(nudged, 256) @ np.linspace(-1, 1, 256)
     assert found[0, 1] == pytest.approx((high - low) / 2e-3, rel=1e-3)
 
