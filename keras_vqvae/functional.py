@@ -197,4 +197,6 @@ def never_empty(x: Tensor) -> Tensor:
     if batch > 0 if isinstance(batch, int) else backend.BACKEND == "jax":
         return x  # JAX: a size that is not known is a symbol, met in symbolic calls only
     missing = 1 if isinstance(batch, int) else 1 - ops.minimum(batch, 1)
-    return ops.concatenate([x, ops.zeros((missing, *ops.shape(x)[1:]), x.dtype)], axis=0)
+    # Zeros are cast, because TFLite's `Fill` of uint8 writes beyond its memory.
+    zeros = ops.cast(ops.zeros((missing, *ops.shape(x)[1:]), "float32"), x.dtype)
+    return ops.concatenate([x, zeros], axis=0)
