@@ -283,17 +283,11 @@ def test_kerass_own_export(tmp_path: Path) -> None:
     np.testing.assert_array_equal(served.serve(pictures())["codes"], vqvae.encode(pictures()))
 
 
-@pytest.mark.parametrize("endpoint", ["encode", "decode"])
-def test_converts_to_tflite(exported: tuple, endpoint: str) -> None:
+def test_encode_converts_to_tflite(exported: tuple) -> None:
     """With TFLite's own ops alone, and for batches of any size."""
     vqvae, _, path = exported
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[endpoint])
-    run = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(endpoint)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=["encode"])
+    encode = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("encode")
     for batch in (1, 7, 2):
         images = pictures(batch)
-        codes = vqvae.encode(images)
-        if endpoint == "encode":
-            np.testing.assert_array_equal(run(images=images)["codes"], codes)
-        else:
-            got = run(codes=codes)["images"].astype(int)
-            assert np.abs(got - vqvae.decode(codes)).max() <= 1
+        np.testing.assert_array_equal(encode(images=images)["codes"], vqvae.encode(images))
