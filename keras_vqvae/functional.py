@@ -15,7 +15,7 @@ CODES_FOR_ORIGIN = 15
 
 
 def nearest_codes(z: Tensor, codebook: Tensor) -> Tensor:
-    """Returns the index of the nearest vector to each row (van den Oord et al. 2017, eq. 1).
+    """Returns the index of the code nearest to each row (van den Oord et al. 2017, eq. 1).
 
     The squared norm of `z` is the same for every code and left out. The search runs over chunks
     of rows. Distances are measured from a point among the codes: far from zero the scores would
@@ -197,4 +197,6 @@ def never_empty(x: Tensor) -> Tensor:
     if batch > 0 if isinstance(batch, int) else backend.BACKEND == "jax":
         return x  # JAX: a size that is not known is a symbol, met in symbolic calls only
     missing = 1 if isinstance(batch, int) else 1 - ops.minimum(batch, 1)
-    return ops.concatenate([x, ops.zeros((missing, *ops.shape(x)[1:]), x.dtype)], axis=0)
+    # Zeros are cast, because TFLite's `Fill` of uint8 writes beyond its memory.
+    zeros = ops.cast(ops.zeros((missing, *ops.shape(x)[1:]), "float32"), x.dtype)
+    return ops.concatenate([x, zeros], axis=0)

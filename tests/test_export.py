@@ -284,3 +284,13 @@ def test_kerass_own_export(tmp_path: Path) -> None:
     vqvae.export(tmp_path / "keras", verbose=False)
     served = tf.saved_model.load(str(tmp_path / "keras"))
     np.testing.assert_array_equal(served.serve(pictures())["codes"], vqvae.encode(pictures()))
+
+
+def test_encode_converts_to_tflite(exported: tuple) -> None:
+    """With TFLite's own ops alone, and for batches of any size."""
+    vqvae, _, path = exported
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=["encode"])
+    encode = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("encode")
+    for batch in (1, 7, 2):
+        images = pictures(batch)
+        np.testing.assert_array_equal(encode(images=images)["codes"], vqvae.encode(images))

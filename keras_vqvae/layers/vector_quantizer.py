@@ -60,8 +60,8 @@ class VectorQuantizer(keras.layers.Layer):
     - `codebook="ema"`: `beta * |z - sg[e]|^2`. The codes are exponential moving averages
       (appendix A.1): `n <- d*n + (1-d)*count`, `s <- d*s + (1-d)*sum`, `e <- e + (s - n*e) / n'`,
       where `n' = (n + eps) / (sum(n) + K*eps) * sum(n)` is the smoothed count; n itself is stored
-      unsmoothed. This is `e = s / n` but for the smoothing, which shortens a step and does not
-      pull codes towards zero, so that vectors far from zero are quantised as those around it.
+      unsmoothed. This is `e = s / n` but for the smoothing, which changes the length of a step
+      and does not pull codes towards zero: vectors far from it are quantised as those around it.
       Counts and sums are in units of the mean use N/K, with N rows a step, so that they keep
       their meaning when the batch size changes.
     - `codebook="gradient"`: `|sg[z] - e|^2 + beta * |z - sg[e]|^2` (eq. 3), codes by gradient.

@@ -1,5 +1,6 @@
 """What VQ-VAEs of pictures and of sound share."""
 
+import math
 from typing import Any
 
 import keras
@@ -43,6 +44,11 @@ class Autoencoder(Model):
     @property
     def num_codes(self) -> int:
         return self.quantizer.num_codes
+
+    def _ratio_to_codes(self, bits: int, codes: int) -> float:
+        """`bits` over those of `codes` codes; infinite if the codebook has one code."""
+        of_codes = codes * math.log2(self.num_codes)
+        return bits / of_codes if of_codes else math.inf
 
     def latents(self, x: Tensor) -> Tensor:
         """The encoder's output for a batch of data, a tensor: `(batch, *grid, code_dim)`."""

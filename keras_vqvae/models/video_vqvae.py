@@ -70,8 +70,8 @@ class VideoVQVAE(ImageVQVAE):
     @property
     def compression_ratio(self) -> float:
         """Bits of 8-bit frames over bits of their codes."""
-        bits = math.prod(self.grid_shape[1:]) * math.log2(self.num_codes)
-        return self.frames_per_code * math.prod(self._arguments["image_shape"]) * 8 / bits
+        bits = self.frames_per_code * math.prod(self._arguments["image_shape"]) * 8
+        return self._ratio_to_codes(bits, math.prod(self.grid_shape[1:]))
 
     def check_data(self, x: Any) -> None:
         """Raises `ValueError` where `x` is not uint8 video of frames of this model's shape."""

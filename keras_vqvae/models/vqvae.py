@@ -109,7 +109,7 @@ class VQVAE(Autoencoder):
     def compression_ratio(self) -> float:
         """Bits of an 8-bit picture over bits of its codes (sec. 4.2: 42.7 for 128×128×3)."""
         image = self._built_with("compression_ratio", self.image_shape)
-        return math.prod(image) * 8 / (math.prod(self.grid_shape) * math.log2(self.num_codes))
+        return self._ratio_to_codes(math.prod(image) * 8, math.prod(self.grid_shape))
 
     def _built_with(self, name: str, value: tuple | None) -> tuple:
         if value is None:

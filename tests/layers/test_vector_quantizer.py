@@ -1,5 +1,6 @@
 """VectorQuantizer, against plain numpy."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -590,3 +591,93 @@ def test_defaults_are_those_that_models_were_measured_with() -> None:
     config = VectorQuantizer(4, 2).get_config()
     wanted = {"codebook": "ema", "commitment": 0.25, "decay": 0.99, "expiry": 0.05, "epsilon": 1e-5}
     assert {name: config[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+def test_vectors_far_from_zero_are_those_around_it(codebook: str) -> None:
+    """Start, search, statistics, smoothing, restarts, `adapt`: all are moved with the data."""
+    near, far = (
+        VectorQuantizer(16, 3, codebook=codebook, decay=0.8, expiry=0.3, epsilon=1e-3, seed=5)
+        for _ in range(2)
+    )
+    offset, restarts = np.float32(2048), 0
+    for step in range(12):
+        # In steps that float32 has at 2048 too. The cloud moves, so that codes die.
+        z = np.round((floats((40, 3), step) + step / 2) * 1024).astype("float32") / 1024
+        one = near(z, training=True, return_info=True)
+        other = far(z + offset, training=True, return_info=True)
+        np.testing.assert_array_equal(to_numpy(one[1]), to_numpy(other[1]))
+        np.testing.assert_allclose(to_numpy(one[2]), to_numpy(other[2]), rtol=0.01)
+        restarts += int(np.sum(to_numpy(near._counts) == np.float32(FRESH_USE)))
+    assert restarts >= 5, "the test is to cover restarts"
+    # float32 has 1/4096 there.
+    np.testing.assert_allclose(
+        to_numpy(far.embeddings) - offset, to_numpy(near.embeddings), 0, 2e-3
+    )
+    np.testing.assert_array_equal(to_numpy(far.encode(z + offset)), to_numpy(near.encode(z)))
+    near.adapt(z)
+    far.adapt(z + offset)
+    np.testing.assert_allclose(
+        to_numpy(far.embeddings) - offset, to_numpy(near.embeddings), 0, 1e-3
+    )
+
+
+def test_adapt_finds_the_means_of_clusters_far_apart() -> None:
+    z = floats((400, 3)) * 0.01
+    z[200:] += 3000
+    layer = VectorQuantizer(2, 3, seed=0)
+    layer.adapt(z)
+    expected = [z[:200].mean(0), z[200:].astype("float64").mean(0)]
+    np.testing.assert_allclose(np.sort(to_numpy(layer.embeddings), 0), expected, atol=3e-4)
+
+
+def test_adapt_reads_and_copies_what_it_needs() -> None:
+    """An array of 120 GB, were it copied; and an endless pipeline."""
+    large = np.broadcast_to(floats((1, 3)).astype("float64"), (5 * 10**9, 3))
+    layer = VectorQuantizer(4, 3, seed=0)
+    layer.adapt(large, iterations=1, rows_per_code=8)
+    np.testing.assert_allclose(to_numpy(layer.embeddings), np.repeat(large[:1], 4, 0), rtol=1e-6)
+    read = []
+
+    def batches() -> Iterator:
+        while True:
+            read.append(floats((5, 3), len(read)))
+            yield read[-1]
+
+    layer.adapt(batches(), rows_per_code=8)
+    assert len(read) == 7  # 32 vectors
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_symbolic_calls_say_what_eager_ones_give(policy: str) -> None:
+    layer = VectorQuantizer(8, 4, dtype=policy)
+    z = floats((2, 5, 4))
+    symbolic = layer(keras.KerasTensor((None, 5, 4)), return_info=True)
+    codes = layer.encode(keras.KerasTensor((None, 5, 4)))
+    symbolic = [*symbolic, codes, layer.decode(codes), layer(keras.KerasTensor((None, 5, 4)))]
+    codes = layer.encode(z)
+    eager = [*layer(z, return_info=True), codes, layer.decode(codes), layer(z)]
+    for said, found in zip(symbolic, eager, strict=True):
+        assert tuple(said.shape) == (None, *found.shape[1:])
+        assert said.dtype == keras.backend.standardize_dtype(found.dtype)
+    # Of float32 vectors the codes are those of float32, whichever way they are asked for.
+    assert_same(eager[1], codes)
+
+
+def test_encode_and_decode_in_functional_models(tmp_path: Path) -> None:
+    """The layer is part of such a model: its codebook is trained, saved and loaded with it."""
+    layer = VectorQuantizer(8, 4, seed=0)
+    z = floats((3, 5, 4))
+    x, codes = keras.Input((5, 4)), keras.Input((5,), dtype="int32")
+    quantized, found, loss = layer(x, return_info=True)
+    whole = keras.Model(x, [quantized, found, loss, layer.encode(x)])
+    back = keras.Model(codes, layer.decode(codes))
+    layer.adapt(z)
+    for number, (model, data) in enumerate([(whole, z), (back, to_numpy(layer.encode(z)))]):
+        assert layer in model.layers
+        model.save(tmp_path / f"{number}.keras")
+        loaded = keras.saving.load_model(tmp_path / f"{number}.keras")
+        assert_same(loaded(data), model(data))
+    assert_same(whole(z), [*layer(z, return_info=True), layer.encode(z)])
+    assert_same(back(layer.encode(z)), layer.decode(layer.encode(z)))
+    assert keras.models.clone_model(back)(data).shape == (3, 5, 4)

@@ -309,3 +309,8 @@ BAD_ARGUMENTS = {
 def test_refuses_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageVQVAE(**{"image_shape": (8, 8, 3), **SMALL, **arguments})
+
+
+def test_one_code_takes_no_bits() -> None:
+    model = ImageVQVAE((8, 8, 3), 1, 4, hidden=4, residual_blocks=0)
+    assert model.compression_ratio == float("inf")

@@ -286,3 +286,7 @@ def test_bad_data_is_refused_by_name() -> None:
         model.step(model.start(frames()), actions("discrete", 3, 4))
     with pytest.raises(ValueError, match="steps come by 2 frames"):
         predictor("none").predict_frames(frames(), steps=3)
+
+
+def test_one_code_takes_no_bits() -> None:
+    assert VideoVQVAE(SHAPE, 1, 4, hidden=4).compression_ratio == float("inf")
