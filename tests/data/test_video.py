@@ -550,3 +550,11 @@ def test_rlds(tmp_path: Path) -> None:
         by("held/shut")
     with pytest.raises(ValueError, match=r"no 'action/x': at 'x' is an array"):
         by("action/x")
+
+
+def test_an_unknown_tfds_is_named_in_a_sentence() -> None:
+    """The error had printed the names of all data sets, hundreds of lines, as its cause does."""
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match="`name` 'mnistt' is no .* Close to it") as found:
+        video.read_tfds("mnistt", "train")
+    assert len(str(found.value)) < 200 and found.value.__suppress_context__
