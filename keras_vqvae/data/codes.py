@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_vqvae.data.records import ALONE, is_finished, read_sidecar
 from keras_vqvae.data.records_writer import rows_of_batch, write
+from keras_vqvae.models.base import check_ends
 
 _BATCH = 64
 
@@ -46,8 +47,7 @@ def encode_to_records(
     folder = pathlib.Path(folder)
     is_dataset = isinstance(data, tf.data.Dataset)
     count = int(data.cardinality()) if is_dataset else len(_main_part(data))
-    if is_dataset and count == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`data` is an endless dataset: `take` as many batches as are wanted.")
+    check_ends("`data`", data)
     vqvae.check_facts(data)
     spec = data.element_spec if is_dataset else data
     of_what = fingerprint(vqvae, count, sorted(spec) if isinstance(spec, Mapping) else ())

@@ -17,7 +17,7 @@ from keras_vqvae import (
     functional,
 )
 from keras_vqvae.likelihoods import Gaussian, LogisticMixture
-from keras_vqvae.models import audio
+from keras_vqvae.models import audio, sizes
 from tests.checks import assert_same, check_model, copy_by_config, floats, to_numpy
 
 SAMPLES = 128
