@@ -20,7 +20,6 @@ reveal_type(sound.encode(np.zeros((1, 640), "float32")))
 reveal_type(sound.decode(codes))
 reveal_type(kv.export_savedmodel)
 kv.export_savedmodel(no_such_argument=1)
-kv.data.no_such_name
 """
 
 
@@ -34,6 +33,5 @@ def test_arrays_and_what_is_imported_late_have_types(tmp_path: Path) -> None:
     types = [line.split('"')[1] for line in said.splitlines() if "Revealed type" in line]
     assert len(types) == 7, said
     assert all(kind.startswith("numpy.ndarray") for kind in types[:-1]), said
-    assert types[-1].startswith("def (") and types[-1] != "Any", said
+    assert types[-1].startswith("def ("), said
     assert 'Unexpected keyword argument "no_such_argument"' in said
-    assert 'Module has no attribute "no_such_name"' in said

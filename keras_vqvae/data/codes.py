@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vqvae.data.records import ALONE, is_finished, read_sidecar
-from keras_vqvae.data.records_writer import check_has_end, rows_of_batch, write
+from keras_vqvae.data.records_writer import rows_of_batch, write
+from keras_vqvae.models.base import check_ends
 from keras_vqvae.paths import any_path
 
 _BATCH = 64
@@ -45,8 +46,7 @@ def encode_to_records(
     """
     place = any_path(folder, "folder")
     is_dataset = isinstance(data, tf.data.Dataset)
-    if is_dataset:
-        check_has_end(data, "data")
+    check_ends("`data`", data)
     count = int(data.cardinality()) if is_dataset else len(_main_part(data))
     vqvae.check_facts(data)
     spec = data.element_spec if is_dataset else data

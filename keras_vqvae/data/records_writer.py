@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_vqvae.data.order import is_integer
 from keras_vqvae.data.records import ALONE, CONSECUTIVE, IN_TURN, SIDECAR
+from keras_vqvae.models.base import check_ends
 from keras_vqvae.paths import AnyPath, any_path, file_size
 
 _UNFINISHED = f"{SIDECAR}.unfinished"
@@ -260,13 +261,4 @@ def _check_dataset(dataset: tf.data.Dataset) -> None:
         raise ValueError(
             f"`examples` is a dataset of tuples, whose parts have no names. {_PAIRS_CURE}"
         )
-    check_has_end(dataset, "examples")
-
-
-def check_has_end(dataset: tf.data.Dataset, name: str) -> None:
-    """Raises `ValueError` if the argument `name` is a dataset without end."""
-    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            f"`{name}` must have an end, got an endless dataset. `take` as many batches as are "
-            "wanted."
-        )
+    check_ends("`examples`", dataset)

@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import keras
 import numpy as np
@@ -612,13 +612,7 @@ class AudioVQVAE(Autoencoder):
 
     # Use
 
-    @overload
-    def encode(self, waveform: np.ndarray, batch_size: int = 16) -> np.ndarray: ...
-
-    @overload
-    def encode(self, waveform: Any, batch_size: int = 16) -> Any: ...
-
-    def encode(self, waveform: Any, batch_size: int = 16) -> Any:
+    def encode(self, waveform: Any, batch_size: int = 16) -> np.ndarray:
         """Codes of waveforms.
 
         Args:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Any, overload
+from typing import Any
 
 import keras
 import numpy as np
@@ -182,13 +182,7 @@ class Autoregressive(Model):
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError("condition must be finite, got NaN or infinity")
 
-    @overload
-    def log_prob(self, x: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
-
-    @overload
-    def log_prob(self, x: Any, batch_size: int = 64) -> Any: ...
-
-    def log_prob(self, x: Any, batch_size: int = 64) -> Any:
+    def log_prob(self, x: Any, batch_size: int = 64) -> np.ndarray:
         """Log-probability in nats of each example.
 
         Args:

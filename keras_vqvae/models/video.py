@@ -1,7 +1,7 @@
 """Prediction of video in the space of codes, given actions."""
 
 import math
-from typing import Any, overload
+from typing import Any
 
 import keras
 import numpy as np
@@ -277,13 +277,7 @@ class VideoPredictor(Model):
             codes = self.encode_frames(functional.never_empty(x["frames"]))
         return ops.stop_gradient(codes), x.get("actions")
 
-    @overload
-    def encode_frames(self, frames: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
-
-    @overload
-    def encode_frames(self, frames: Any, batch_size: int = 64) -> Any: ...
-
-    def encode_frames(self, frames: Any, batch_size: int = 64) -> Any:
+    def encode_frames(self, frames: Any, batch_size: int = 64) -> np.ndarray:
         """Codes of frames.
 
         Args:
@@ -392,13 +386,7 @@ class VideoPredictor(Model):
         )
         return ops.sum(nats, (1, 2, 3)) / math.log(2.0)
 
-    @overload
-    def log_prob(self, x: np.ndarray, batch_size: int = 16) -> np.ndarray: ...
-
-    @overload
-    def log_prob(self, x: Any, batch_size: int = 16) -> Any: ...
-
-    def log_prob(self, x: Any, batch_size: int = 16) -> Any:
+    def log_prob(self, x: Any, batch_size: int = 16) -> np.ndarray:
         """Log-probability in nats of the frames after the first `context_frames`, given those.
 
         Args:

@@ -1,7 +1,7 @@
 """The VQ-VAE: encoder, quantizer, decoder."""
 
 import math
-from typing import Any, overload
+from typing import Any
 
 import keras
 import numpy as np
@@ -174,13 +174,7 @@ class VQVAE(Autoencoder):
         reconstruction = -ops.mean(log_prob, tuple(range(1, len(log_prob.shape))))
         return self._total_loss(reconstruction, outputs)
 
-    @overload
-    def encode(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
-
-    @overload
-    def encode(self, images: Any, batch_size: int = 64) -> Any: ...
-
-    def encode(self, images: Any, batch_size: int = 64) -> Any:
+    def encode(self, images: Any, batch_size: int = 64) -> np.ndarray:
         """Codes of pictures.
 
         Args:
@@ -198,13 +192,7 @@ class VQVAE(Autoencoder):
             self.check_data(images)
         return self._in_batches("encode", self._encode, images, batch_size)
 
-    @overload
-    def decode(self, codes: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
-
-    @overload
-    def decode(self, codes: Any, batch_size: int = 64) -> Any: ...
-
-    def decode(self, codes: Any, batch_size: int = 64) -> Any:
+    def decode(self, codes: Any, batch_size: int = 64) -> np.ndarray:
         """Pictures of codes: the likelihood's mean.
 
         Args:
@@ -223,13 +211,7 @@ class VQVAE(Autoencoder):
             self.check_codes(codes)
         return self._in_batches("decode", self._decode, codes, batch_size)
 
-    @overload
-    def reconstruct(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray: ...
-
-    @overload
-    def reconstruct(self, images: Any, batch_size: int = 64) -> Any: ...
-
-    def reconstruct(self, images: Any, batch_size: int = 64) -> Any:
+    def reconstruct(self, images: Any, batch_size: int = 64) -> np.ndarray:
         """Pictures after encoding and decoding; takes and returns what `encode` takes."""
         if hasattr(images, "shape"):
             self.check_data(images)

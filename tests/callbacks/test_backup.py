@@ -266,12 +266,13 @@ class TestResume:
             train(vqvae, pipeline(), tmp_path, Interrupt(6), save_freq=1)
         train(vqvae, pipeline(), tmp_path, verbose=2)
         assert f"{tmp_path}: going on at epoch 2, batch 3" in capsys.readouterr().out
-        train(vqvae, pipeline(), tmp_path, verbose=2)
-        assert f"{tmp_path}: ended before" in capsys.readouterr().out
+        with pytest.warns(UserWarning, match=f"{tmp_path}: ended before, after 3 epochs"):
+            train(vqvae, pipeline(), tmp_path, verbose=2)
 
     def test_finished(self, tmp_path: Path) -> None:
         expected, _ = train(vqvae, pipeline(), tmp_path)
-        found, logs = train(vqvae, pipeline(), tmp_path)
+        with pytest.warns(UserWarning, match="ended before"):  # at verbose=0 too
+            found, logs = train(vqvae, pipeline(), tmp_path)
         assert logs == {}
         for a, b in zip(state(expected), state(found), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -419,3 +420,68 @@ def test_no_warnings_on_the_way(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         train(vqvae, pipeline(), tmp_path, save_freq=1)
+
+
+def with_rate(rate: Any) -> Callable[[], keras.Model]:
+    def make() -> keras.Model:
+        model = vqvae()
+        model.compile(keras.optimizers.Adam(rate))
+        return model
+
+    return make
+
+
+class TestOtherTraining:
+    """What would be overwritten, or ignored, in silence by going on in an old folder."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("backup")
+        train(with_rate(0.01), pipeline(), folder, epochs=1)
+        return folder
+
+    def test_learning_rate(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match="learning_rate=0.00999.*, now given are 0.0199"):
+            train(with_rate(0.02), pipeline(), folder)
+
+    def test_schedule(self, folder: Path) -> None:
+        schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)
+        with pytest.raises(ValueError, match="another model or optimizer: it has .*learning_rate"):
+            train(with_rate(schedule), pipeline(), folder)
+
+    def test_model(self, folder: Path) -> None:
+        def other() -> keras.Model:
+            model = with_rate(0.01)()
+            model.quantizer.decay = 0.9  # no weight is of another shape
+            return model
+
+        with pytest.raises(ValueError, match="quantizer.config.decay=0.5, now given are 0.9"):
+            train(other, pipeline(), folder)
+
+    def test_data(self, folder: Path) -> None:
+        wide = from_array(images(COUNT, (8, 16, 3)), BATCH, seed=5)
+        with pytest.raises(ValueError, match=r"of another data: it has data.0='uint8\(8, 8, 3\)'"):
+            train(with_rate(0.01), wide, folder)
+
+    def test_fewer_epochs_than_were_done(self, tmp_path: Path) -> None:
+        train(with_rate(0.01), pipeline(), tmp_path, epochs=2)
+        with pytest.warns(UserWarning, match=r"fit\(\) for 1 trains nothing"):
+            train(with_rate(0.01), pipeline(), tmp_path, epochs=1)
+
+    def test_rate_that_a_callback_changes(self, tmp_path: Path) -> None:
+        """The same model goes on with the rate that it has."""
+        slower = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        model, saver = with_rate(0.01)(), BackupAndRestore(tmp_path)
+        for epochs in (1, 2, 3):
+            model.fit(pipeline(), epochs=epochs, verbose=0, callbacks=[saver, slower])
+        assert float(model.optimizer.learning_rate) == pytest.approx(0.01 / 8)
+        train(with_rate(0.01), pipeline(), tmp_path, epochs=4)  # as in a new process
+
+    def test_backups_of_before_say_nothing_of_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(backup, "_setting", lambda model, data: {})
+        train(with_rate(0.01), pipeline(), tmp_path, epochs=1)
+        monkeypatch.undo()
+        _, logs = train(with_rate(0.02), pipeline(), tmp_path, epochs=2)
+        assert len(logs["loss"]) == 1

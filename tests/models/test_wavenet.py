@@ -255,3 +255,37 @@ def test_refuses(name: str) -> None:
 def test_sound_of_up_to_256_levels_is_companded() -> None:
     assert WaveNetDecoder(4, dilations=(1,)).mu_law
     assert not WaveNetDecoder(4, dilations=(1,), likelihood=LogisticMixture(2, 65536)).mu_law
+
+
+def test_other_lengths_compile_nothing_anew() -> None:
+    """Fault 38: each length kept a graph. The beginning is the same, whatever the length."""
+    model = sharpened(make())
+    longest = model.sample(1, length=90, seed=3)
+    for length in (1, 20, 21, 33, 65, 70):
+        np.testing.assert_array_equal(model.sample(1, length=length, seed=3), longest[:, :length])
+    assert len([name for name, _ in model._compiled_functions if "sample" in name]) == 1
+    for length in (5, 9, 12):
+        model.log_prob(codes(2, length))
+    if keras.backend.backend() == "tensorflow":
+        for function in model._compiled_functions.values():
+            assert function.experimental_get_tracing_count() <= 3
+
+
+def test_log_prob_of_few_sizes_is_that_of_each() -> None:
+    """On JAX sequences and batches are made longer, so that fewer sizes are compiled."""
+    model = sharpened(make())
+    length = np.array([9, 3, 7, 1, 9], "int32")
+    found = model.log_prob({"codes": codes(5, 9), "length": length}, batch_size=3)
+    each = [model.log_prob(codes(5, 9)[i : i + 1, :n])[0] for i, n in enumerate(length)]
+    np.testing.assert_allclose(found, each, rtol=1e-5)
+
+
+def test_lists_of_numbers() -> None:
+    model = sharpened(make())
+    prompt = [[1, 2], [3, 4]]
+    drawn = model.sample(2, prompt=prompt, length=4, seed=0)
+    np.testing.assert_array_equal(drawn[:, :2], prompt)
+    mask = [[True, True, False, False]] * 2
+    np.testing.assert_array_equal(model.inpaint(drawn.tolist(), mask, seed=0), drawn)
+    with pytest.raises(ValueError, match="prompt must be an array or lists of equal lengths"):
+        model.sample(2, prompt=[[1, 2], [3]], length=4)
