@@ -151,7 +151,7 @@ def _as_it_is(value: float | str | None) -> str:
 def _save(path: Path, rows: list[tuple[str, np.ndarray]], brightened: bool) -> None:
     side = rows[0][1].shape[2]
     shown = [(label, scores.brightened(x) if brightened else x) for label, x in rows]
-    page.labelled(shown, max(1, 128 // side)).save(path)
+    scores.labelled(shown, max(1, 128 // side)).save(path)
 
 
 def write_report(
