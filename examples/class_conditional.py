@@ -39,6 +39,7 @@ import keras
 import numpy as np
 from keras import layers
 from matplotlib import pyplot as plt
+from support.figures import ratio
 from support.generation import bits_per_code
 from support.runs import open_run, write_json
 from support.scores import grid
@@ -117,10 +118,14 @@ def write_picture(path: Path, images: np.ndarray, zoom: int = 4) -> None:
     plt.close(figure)
 
 
-def accuracies(judge: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """How often the judge names the label, over all and by class."""
+def accuracies(
+    judge: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> dict[str, float | None]:
+    """How often the judge names the label, over all and by class; None where there is no image."""
     right = judge.predict(images, verbose=0).argmax(-1) == labels
-    by_class = {name: float(right[labels == i].mean()) for i, name in enumerate(CLASSES)}
+    by_class = {
+        name: ratio(right[labels == i].sum(), np.sum(labels == i)) for i, name in enumerate(CLASSES)
+    }
     return {"all": float(right.mean()), **by_class}
 
 

@@ -74,8 +74,8 @@ def main() -> None:
     if is_chief():
         vqvae.save(args.out / "vqvae.keras")
         shown = unseen[:: max(1, len(unseen) // 12)][:12]
-        rows = scores.grid([shown, vqvae.reconstruct(shown)])
-        keras.utils.save_img(args.out / "reconstructions.png", rows, scale=False)
+        rows = [("unseen frames", shown), ("reconstructions", vqvae.reconstruct(shown))]
+        scores.labelled(rows).save(args.out / "reconstructions.png")
         print(f"{strategy.num_replicas_in_sync} replicas; results are in {args.out}")
 
 

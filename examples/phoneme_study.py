@@ -64,6 +64,7 @@ if __name__ == "__main__":
 
 import keras
 import numpy as np
+from support.figures import written
 from support.judges import SILENCE
 from support.phones import code_phone_study, phones_of_codes
 from support.runs import open_run, write_json
@@ -207,7 +208,7 @@ def table(metrics: dict) -> str:
         for part in ("all", "speech"):
             x = row[part]
             cells.append(
-                f"{100 * x['accuracy']:5.1f}% {100 * x['baseline']:5.1f}% {x['ratio']:6.2f} "
+                f"{100 * x['accuracy']:5.1f}% {100 * x['baseline']:5.1f}% {written(x['ratio']):>6} "
                 f"{x['corrected']:6.2f} "
             )
         minutes = row.get("seconds")

@@ -59,7 +59,7 @@ if __name__ == "__main__":
 import keras
 import numpy as np
 from PIL import Image
-from support import page, runs, scores, video_scores
+from support import runs, scores, video_scores
 from support.figures import ratio
 from support.video_report import file_of, write_report
 
@@ -463,7 +463,7 @@ def write_pictures(out: Path, shown: dict, brightened: bool) -> None:
 
     def picture(rows: list[tuple[str, np.ndarray]], zoom: int = 2) -> Image.Image:
         shown = [(label, scores.brightened(x) if brightened else x) for label, x in rows]
-        return page.labelled(shown, zoom)
+        return scores.labelled(shown, zoom)
 
     folder = out / "predicted"
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from support import fitting, page, report, runs
+from support import fitting, report, runs, scores
 
 from tests.checks import images
 
@@ -100,7 +100,7 @@ def test_the_best_figures_are_bold_and_the_page_says_what_it_is_of(run: Path) ->
 
 def test_rows_of_images_have_labels(run: Path) -> None:
     shown = images(3, (8, 8, 1))
-    picture = np.asarray(page.labelled([("originals", shown), ("VQ-VAE", shown)], zoom=2))
+    picture = np.asarray(scores.labelled([("originals", shown), ("VQ-VAE", shown)], zoom=2))
     assert picture.shape == (2 * (16 + 22), 3 * 16, 3)
     assert picture[:22].min() < 100 and picture[:22].max() == 255  # dark text on white
     big = shown.repeat(2, 1).repeat(2, 2)

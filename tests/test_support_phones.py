@@ -84,3 +84,9 @@ def test_bad_clips() -> None:
         code_phone_study(codes("01", "01"), phones("ab", "abc"))
     with pytest.raises(ValueError, match="no positions that count"):
         code_phone_study(codes("01", "01"), phones("ab", "__"), leave_out=["_"])
+
+
+def test_the_ratio_to_a_baseline_of_nothing_is_none() -> None:
+    codes = [np.array([0, 0]), np.array([1, 1])]
+    phones_of = [np.array(["a", "a"]), np.array(["b", "b"])]
+    assert code_phone_study(codes, phones_of)["ratio"] is None

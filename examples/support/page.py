@@ -1,4 +1,4 @@
-"""The parts of a run's HTML page: tables, pictures with labelled rows, curves of training."""
+"""The parts of a run's HTML page: tables, pictures, curves of training."""
 
 import base64
 import csv
@@ -10,7 +10,6 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib import pyplot as plt
-from PIL import Image, ImageDraw, ImageFont
 
 from support.figures import short
 
@@ -140,21 +139,6 @@ def write(path: Path, title: str, commands: Sequence[str], *parts: Markup) -> Pa
     page = _part("page", title=title, commands=commands, body=body, when=when, style=Markup(STYLE))
     path.write_text(page)
     return path
-
-
-def labelled(rows: Sequence[tuple[str, np.ndarray]], zoom: int = 2) -> Image.Image:
-    """Rows of images, uint8 `(n, height, width, channels)`, each below its label."""
-    font = ImageFont.load_default(size=15)
-    band = 22
-    strips = []
-    for label, images in rows:
-        strip = np.concatenate(list(images), 1).repeat(zoom, 0).repeat(zoom, 1)
-        strip = np.broadcast_to(strip, (*strip.shape[:2], 3))
-        whole = Image.new("RGB", (strip.shape[1], strip.shape[0] + band), "white")
-        whole.paste(Image.fromarray(np.ascontiguousarray(strip)), (0, band))
-        ImageDraw.Draw(whole).text((2, 2), label, fill="#222222", font=font)
-        strips.append(np.asarray(whole))
-    return Image.fromarray(np.concatenate(strips))
 
 
 def plot(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from keras_vqvae.data.audio_corpus import labels_at
+from support.figures import ratio
 
 
 def phones_of_codes(
@@ -36,7 +37,7 @@ def code_phone_study(
     codes: Sequence[np.ndarray],
     phones: Sequence[np.ndarray],
     leave_out: Collection[str] = (),
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """How well phones can be told from single codes, and what they have in common.
 
     Every second clip, beginning with the first, decides which phone a code stands for: the one it
@@ -49,8 +50,9 @@ def code_phone_study(
 
     Returns:
         `accuracy` of the map on the clips that test it; `baseline`, the accuracy there of always
-        saying the phone most frequent in the others; their `ratio`. Over all clips: the
-        `mutual_information` of code and phone in bits, by counting ("plug-in"), which is too high
+        saying the phone most frequent in the others; their `ratio`, None for a baseline of 0. Over
+        all clips: the `mutual_information` of code and phone in bits, by counting ("plug-in"),
+        which is too high
         by chance; the same `corrected` to first order (Miller and Madow 1955); the
         `phone_entropy`, most that it could be; and how many `positions` counted.
     """
@@ -77,7 +79,7 @@ def code_phone_study(
     return {
         "accuracy": accuracy,
         "baseline": baseline,
-        "ratio": accuracy / baseline if baseline else float("inf"),
+        "ratio": ratio(accuracy, baseline),
         "mutual_information": plug_in,
         "corrected": corrected,
         "phone_entropy": _entropy(joint.sum(0)),

@@ -23,6 +23,7 @@ CURVES = (
     "a mean over many networks. The dot marks epoch {}, whose weights are kept: the tables are of "
     "them, and the row “{}” has the dot's figure."
 )
+CHOSEN = " Unseen images have chosen this epoch, so their figures are a little too good."
 
 
 def _of_vqvae(out: Path, metrics: dict, brightened: bool | None) -> tuple[list[Markup], bool]:
@@ -89,7 +90,7 @@ def _training(out: Path, metrics: dict, best: bool) -> list[Markup]:
         page.figure(
             paths,
             "loss, perplexity and usage by epoch",
-            CURVES.format(metrics["epoch"], epoch, "unseen images"),
+            CURVES.format(metrics["epoch"], epoch, "unseen images") + CHOSEN * best,
             kind="plot",
         ),
     ]
@@ -138,7 +139,7 @@ def _of_prior(folder: Path, brightened: bool, best: bool) -> list[Markup]:
         page.figure(
             paths,
             "bits a code by epoch",
-            CURVES.format(prior["epoch"], epoch, list(bits)[-1]),
+            CURVES.format(prior["epoch"], epoch, list(bits)[-1]) + CHOSEN * best,
             kind="plot",
         ),
     ]
@@ -151,7 +152,7 @@ def _as_it_is(value: float | str | None) -> str:
 def _save(path: Path, rows: list[tuple[str, np.ndarray]], brightened: bool) -> None:
     side = rows[0][1].shape[2]
     shown = [(label, scores.brightened(x) if brightened else x) for label, x in rows]
-    page.labelled(shown, max(1, 128 // side)).save(path)
+    scores.labelled(shown, max(1, 128 // side)).save(path)
 
 
 def write_report(

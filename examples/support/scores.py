@@ -1,11 +1,12 @@
 """Reconstruction quality, and two codecs to compare with."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from keras_vqvae import ImageVQVAE
 
@@ -127,3 +128,18 @@ def grid(rows: list[np.ndarray], zoom: int = 2) -> np.ndarray:
     """One picture of several rows of equally many pictures."""
     tiled = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
     return tiled.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def labelled(rows: Sequence[tuple[str, np.ndarray]], zoom: int = 2) -> Image.Image:
+    """Rows of images, uint8 `(n, height, width, channels)`, each below its label."""
+    font = ImageFont.load_default(size=15)
+    band = 22
+    strips = []
+    for label, images in rows:
+        strip = np.concatenate(list(images), 1).repeat(zoom, 0).repeat(zoom, 1)
+        strip = np.broadcast_to(strip, (*strip.shape[:2], 3))
+        whole = Image.new("RGB", (strip.shape[1], strip.shape[0] + band), "white")
+        whole.paste(Image.fromarray(np.ascontiguousarray(strip)), (0, band))
+        ImageDraw.Draw(whole).text((2, 2), label, fill="#222222", font=font)
+        strips.append(np.asarray(whole))
+    return Image.fromarray(np.concatenate(strips))
