@@ -774,7 +774,7 @@ def _from_files(
         waveform = decode(row)
         if not check:
             finite = tf.reduce_all(tf.math.is_finite(waveform))
-            said = tf.strings.join([row["path"], " holds NaN or infinite samples."])
+            said = tf.strings.join([row["name"], " holds NaN or infinite samples."])
             with tf.control_dependencies([tf.debugging.Assert(finite, [said])]):
                 waveform = tf.identity(waveform)
         if trim_silence:
@@ -782,7 +782,7 @@ def _from_files(
             if not check:  # how much is left was not known before
                 left = tf.size(waveform)
                 said = tf.strings.join(
-                    [row["path"], " is shorter than `min_samples` after trimming:"]
+                    [row["name"], " is shorter than `min_samples` after trimming:"]
                 )
                 fits = tf.debugging.Assert(left >= min_samples, [said, left])
                 with tf.control_dependencies([fits]):

@@ -144,7 +144,8 @@ def by_decoder(files: Sequence[SoundFile], sample_rate: int, decoder: str) -> li
             wanted = _NATIVE[file.kind][1] == "decode_wav" and file.rate == sample_rate
         else:
             wanted = decoder == "tensorflow-io"
-        return wanted and not native_problem()
+        # TensorFlow's errors cannot hold a name that is not UTF-8.
+        return wanted and not native_problem() and shown(file.path) == str(file.path)
 
     return [file if is_native(file) else dataclasses.replace(file, kind=0) for file in files]
 
@@ -403,6 +404,7 @@ def columns(files: Sequence[SoundFile], sample_rate: int) -> dict[str, np.ndarra
     sizes = [os.path.getsize(file.path) if file.kind else 0 for file in files]
     return {
         "path": np.array([os.fsencode(file.path) for file in files]),
+        "name": np.array([shown(file.path) for file in files]),
         "kind": np.array([file.kind for file in files], np.int32),
         "rate": np.array([file.rate for file in files], np.int32),
         "frames": np.array([file.frames for file in files], np.int64),

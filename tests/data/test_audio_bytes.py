@@ -265,6 +265,11 @@ def test_names_that_are_not_utf8(tmp_path, decoder):
     dataset = audio.from_folder(tmp_path, RATE, 1000, speakers=True, decoder=decoder)
     assert next(iter(dataset))["waveform"].shape == (2, 1000)
     assert dataset.speaker_names == [r"Jos\xe9"]
+    with open(os.path.join(folder, b"\xe9.wav"), "wb") as file:
+        file.write(wav(form=form(3, 32), sound=np.full(2000, np.nan, "<f4").tobytes()))
+    late = audio.from_folder(tmp_path, RATE, 1000, decoder=decoder, check=False)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"xe9.wav holds NaN"):
+        list(late)
     with open(os.path.join(folder, b"bad\xe9.wav"), "wb") as file:
         file.write(b"no sound")
     with pytest.raises(ValueError) as raised:

@@ -137,7 +137,7 @@ def test_an_mp3_file_of_which_libsndfile_would_leave_out_the_rest_is_refused(tmp
     waveform = np.concatenate([tone(32000), np.zeros(32000, "float32")])
     path = mp3_without_a_header(tmp_path / "a.mp3", waveform)
     assert soundfile.info(path).frames < 32000
-    with pytest.raises(ValueError, match=r"a\.mp3 .*samples of an MP3 file of variable bit rate"):
+    with pytest.raises(ValueError, match=r"a\.mp3 .*samples: .* an MP3 file of variable bit rate"):
         audio.read(path)
 
 
