@@ -78,7 +78,7 @@ class GatedMaskedConv2D(Composite):
             raise ValueError(f"{self.name} was built {was} a condition, and is called otherwise")
         vertical, horizontal = inputs
         past = self.taps - 1
-        width = vertical.shape[2]
+        width = ops.shape(vertical)[2]
         vertical, above = self.look_up(
             ops.pad(vertical, [[0, 0], [past, 0], [0, 0], [0, 0]]), condition
         )
