@@ -333,8 +333,8 @@ class VectorQuantizer(keras.layers.Layer):
         )
         usable = ops.logical_and(ops.all(ops.isfinite(sums)), mean_use > 0)
         share = (1.0 - self.decay) / ops.maximum(mean_use, 1e-30)
-        share = ops.where(usable, share, 0.0)
-        d = 1.0 - (1.0 - self.decay) * ops.cast(usable, "float32")
+        decay = ops.convert_to_tensor(self.decay, "float32")  # a Python number is of floatx
+        d, share = ops.where(usable, decay, 1.0), ops.where(usable, share, 0.0)
         counts = d * self._counts + share * counts
         self._counts.assign(counts)
         if self.codebook == "ema":
