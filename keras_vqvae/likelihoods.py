@@ -156,7 +156,7 @@ class Categorical(Discrete):
 
     def mean(self, params: Tensor) -> Tensor:
         p = ops.softmax(self._per_entry(params, self._data_shape(params)), -1)
-        values = functional.levels_to_unit(ops.arange(self.levels), self.levels)
+        values = functional.levels_to_unit(ops.arange(self.levels, dtype="int32"), self.levels)
         return ops.sum(p * values, -1)
 
     def get_config(self) -> dict:
@@ -225,7 +225,7 @@ class LogisticMixture(Discrete):
         p = ops.softmax((logits - ops.max(logits, -1, keepdims=True)) / temperature, -1)
         upper = ops.cumsum(p, -1)
         target = (u * upper[:, -1])[:, None]
-        index = ops.arange(self.components)
+        index = ops.arange(self.components, dtype="int32")
         chosen = ops.min(ops.where(upper > target, index, self.components - 1), -1, keepdims=True)
         one = ops.cast(index == chosen, "float32")
         # What is left of the uniform number within the component's share is uniform again.

@@ -65,7 +65,7 @@ def weights(logits: Tensor, options: Options) -> Tensor:
 
     def restricted() -> Tensor:
         ordered = ops.flip(ops.sort(relative, -1), -1)
-        ordered = ops.where(ops.arange(num_codes) < top_k, ordered, 0.0)
+        ordered = ops.where(ops.arange(num_codes, dtype="int32") < top_k, ordered, 0.0)
         before = ops.cumsum(ordered, -1) - ordered
         # In float32 the sum of the others can be the whole sum: 1 must mean all nevertheless.
         reached = before >= top_p * ops.sum(ordered, -1, keepdims=True)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.dilated_conv import causal
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -20,13 +21,14 @@ class CausalConv3D(keras.layers.Conv3D):
         strides: of time, height and width; their axes must be divisible by it.
 
     Input: `(batch, time, height, width, any)`. Output: `(batch, time / stride, height / stride,
-    width / stride, filters)`. Further arguments are those of `keras.layers.Conv3D`.
+    width / stride, filters)`. Further arguments are those of `keras.layers.Conv3D` but `padding`.
+    Channels are last whatever `keras.config.image_data_format()` says.
     """
 
     def __init__(
         self, filters: int, kernel_size: int | tuple, strides: int | tuple = 1, **kwargs: Any
     ) -> None:
-        super().__init__(filters, kernel_size, strides, padding="valid", **kwargs)
+        super().__init__(filters, kernel_size, strides, **causal(kwargs))
         _check_windows(self, "frames would be lost")
 
     def call(self, x: Tensor) -> Tensor:
@@ -55,13 +57,15 @@ class CausalConv3DTranspose(keras.layers.Conv3DTranspose):
         strides: of time, height and width.
 
     Input: `(batch, time, height, width, any)`. Output: `(batch, time * stride, height * stride,
-    width * stride, filters)`. Further arguments are those of `keras.layers.Conv3DTranspose`.
+    width * stride, filters)`. Further arguments are those of `keras.layers.Conv3DTranspose` but
+    `padding` and `output_padding`. Channels are last whatever `keras.config.image_data_format()`
+    says.
     """
 
     def __init__(
         self, filters: int, kernel_size: int | tuple, strides: int | tuple = 1, **kwargs: Any
     ) -> None:
-        super().__init__(filters, kernel_size, strides, padding="valid", **kwargs)
+        super().__init__(filters, kernel_size, strides, **causal(kwargs))
         _check_windows(self, "it leaves holes")
 
     def call(self, x: Tensor) -> Tensor:
@@ -83,8 +87,6 @@ class CausalConv3DTranspose(keras.layers.Conv3DTranspose):
 
 
 def _check_windows(layer: Any, why: str) -> None:
-    if layer.data_format != "channels_last":
-        raise ValueError(f"data_format must be channels_last, got {layer.data_format}")
     if any(w < s for w, s in zip(layer.kernel_size, layer.strides, strict=True)):
         raise ValueError(
             f"kernel_size={layer.kernel_size} is smaller than strides={layer.strides}: {why}"

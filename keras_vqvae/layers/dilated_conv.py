@@ -7,6 +7,39 @@ from keras import ops
 
 from keras_vqvae import backend
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
+
+
+def channels_last(options: dict) -> dict:
+    """Returns the arguments of a Keras convolution with channels on the last axis.
+
+    Keras's global `image_data_format` would decide without them, and every layer and model of this
+    package has its channels last.
+
+    Raises:
+        ValueError: `options` ask for `channels_first`.
+    """
+    if options.get("data_format") not in (None, "channels_last"):
+        raise ValueError(
+            f'`data_format` must be "channels_last", got {options["data_format"]!r}. Transpose the '
+            "input, for example by keras.layers.Permute."
+        )
+    return {**options, "data_format": "channels_last"}
+
+
+def causal(options: dict) -> dict:
+    """Returns the arguments of a Keras convolution for one that pads, or cuts, on its own.
+
+    Raises:
+        ValueError: `options` ask for `channels_first`, or for padding.
+    """
+    for name in ("padding", "output_padding"):
+        if options.get(name) is not None:
+            raise ValueError(
+                f"`{name}` must be left out, got {options[name]!r}. A causal convolution has one "
+                "padding."
+            )
+    return {**channels_last(options), "padding": "valid"}
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
@@ -24,7 +57,8 @@ class CausalConv1D(keras.layers.Conv1D):
         dilation_rate: steps between the window's entries; 1 where there are strides.
 
     Input: `(batch, steps, any)`, steps divisible by `strides`. Output: `(batch, steps / strides,
-    filters)`. Further arguments are those of `keras.layers.Conv1D`.
+    filters)`. Further arguments are those of `keras.layers.Conv1D` but `padding`. Channels are
+    last whatever `keras.config.image_data_format()` says.
     """
 
     def __init__(
@@ -41,7 +75,7 @@ class CausalConv1D(keras.layers.Conv1D):
                 "them must be 1"
             )
         super().__init__(
-            filters, kernel_size, strides, padding="valid", dilation_rate=dilation_rate, **kwargs
+            filters, kernel_size, strides, dilation_rate=dilation_rate, **causal(kwargs)
         )
         if self.kernel_size[0] < self.strides[0]:
             raise ValueError(
@@ -100,11 +134,12 @@ class CausalConv1DTranspose(keras.layers.Conv1DTranspose):
         strides: steps of output a step of input.
 
     Input: `(batch, steps, any)`. Output: `(batch, steps * strides, filters)`. Further arguments are
-    those of `keras.layers.Conv1DTranspose`.
+    those of `keras.layers.Conv1DTranspose` but `padding` and `output_padding`. Channels are last
+    whatever `keras.config.image_data_format()` says.
     """
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs: Any) -> None:
-        super().__init__(filters, kernel_size, strides, padding="valid", **kwargs)
+        super().__init__(filters, kernel_size, strides, **causal(kwargs))
         if self.kernel_size[0] < self.strides[0]:
             raise ValueError(
                 f"kernel_size={kernel_size} is smaller than strides={strides}: it leaves holes"
@@ -112,7 +147,7 @@ class CausalConv1DTranspose(keras.layers.Conv1DTranspose):
 
     def call(self, x: Tensor) -> Tensor:
         whole = super().call(x)
-        beyond = self.kernel_size[0] - self.strides[0]
+        beyond = self.dilation_rate[0] * (self.kernel_size[0] - 1) + 1 - self.strides[0]
         return whole[:, : -beyond or None]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -125,7 +160,7 @@ class CausalConv1DTranspose(keras.layers.Conv1DTranspose):
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class WaveNetBlock(keras.layers.Layer):
+class WaveNetBlock(Composite):
     """Gated residual block with a skip output (van den Oord et al. 2016, sec. 2.3 to 2.5, fig. 4).
 
     `z = tanh(W_f * x + V_f y + U_f h) ⊙ sigmoid(W_g * x + V_g y + U_g h)`, where * is a causal

@@ -6,10 +6,12 @@ import keras
 from keras import ops
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
+from keras_vqvae.layers.residual import conv
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class GatedMaskedConv2D(keras.layers.Layer):
+class GatedMaskedConv2D(Composite):
     """One layer of the gated PixelCNN: a vertical and a horizontal stack.
 
     van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", fig. 2:
@@ -42,8 +44,8 @@ class GatedMaskedConv2D(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.taps = (kernel_size + 1) // 2
         dtype = self.dtype_policy
-        self._vertical = keras.layers.Conv2D(
-            2 * filters, (self.taps, kernel_size), dtype=dtype, name="vertical"
+        self._vertical = conv(
+            2, 2 * filters, (self.taps, kernel_size), padding="valid", dtype=dtype, name="vertical"
         )
         self._to_horizontal = keras.layers.Dense(2 * filters, dtype=dtype, name="to_horizontal")
         self._horizontal = keras.layers.Dense(
@@ -76,7 +78,7 @@ class GatedMaskedConv2D(keras.layers.Layer):
             raise ValueError(f"{self.name} was built {was} a condition, and is called otherwise")
         vertical, horizontal = inputs
         past = self.taps - 1
-        width = vertical.shape[2]
+        width = ops.shape(vertical)[2]
         vertical, above = self.look_up(
             ops.pad(vertical, [[0, 0], [past, 0], [0, 0], [0, 0]]), condition
         )

@@ -9,16 +9,17 @@ from keras import ops
 
 from keras_vqvae import spectral
 from keras_vqvae.backend import Tensor
-from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
+from keras_vqvae.layers.composite import Composite
+from keras_vqvae.layers.dilated_conv import reach
 from keras_vqvae.layers.harmonic_source import HarmonicSource
-from keras_vqvae.layers.residual import check_rank, stage_strides
+from keras_vqvae.layers.residual import check_rank, conv, stage_strides
 
 # Hz: voices are between them, and a decoder's first guess is the third.
 LOWEST, HIGHEST, USUAL = 60.0, 400.0, 150.0
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class ParallelDecoder(keras.layers.Layer):
+class ParallelDecoder(Composite):
     """Transposed convolutions with dilated residual units, from code vectors to a waveform.
 
     The shape of SoundStream's decoder (Zeghidour et al. 2021, sec. III.B): a convolution of window
@@ -42,7 +43,7 @@ class ParallelDecoder(keras.layers.Layer):
         seed: of the places in the source at which examples begin in training.
 
     `call(x, condition=None)` takes `(batch, n, any)`, and `(batch, any)`, and gives
-    `(batch, n * prod(strides), 1)`, mostly within [-1, 1].
+    `(batch, n * prod(strides), 1)`, mostly within [-1, 1], in float32 under every dtype policy.
     """
 
     def __init__(
@@ -73,15 +74,9 @@ class ParallelDecoder(keras.layers.Layer):
         self._transposed, self._units = [], []
         for stage, stride in enumerate(self.strides, 1):
             channels = max(hidden // 2**stage, finest_hidden)
-            if causal:
-                up = CausalConv1DTranspose(
-                    channels, 2 * stride, stride, dtype=dtype, name=f"up_{stage}"
-                )
-            else:
-                up = keras.layers.Conv1DTranspose(
-                    channels, 2 * stride, stride, padding="same", dtype=dtype, name=f"up_{stage}"
-                )
-            self._transposed.append(up)
+            self._transposed.append(
+                self._conv(f"up_{stage}", channels, 2 * stride, stride, transposed=True)
+            )
             self._units += [
                 ResidualUnit(channels, d, causal, dtype=dtype, name=f"unit_{stage}_{i}")
                 for i, d in enumerate(self.dilations)
@@ -107,24 +102,20 @@ class ParallelDecoder(keras.layers.Layer):
             for i, d in enumerate((1, 3))
         ]
         # Whether there is a voice, as a logit, and its pitch in octaves from the usual one.
-        self._pitch = keras.layers.Conv1D(2, 1, dtype="float32", name="pitch")
+        self._pitch = conv(1, 2, 1, dtype="float32", name="pitch")
         self._injected, self._gates = [], []
         for stage, up in enumerate(self._transposed, 1):
             stride = math.prod(self.strides[stage:])
             self._injected.append(
                 self._conv(f"injected_{stage}", up.filters, max(3, 2 * stride), stride)
             )
-            self._gates.append(
-                keras.layers.Conv1D(up.filters, 1, dtype=dtype, name=f"gate_{stage}")
-            )
+            self._gates.append(conv(1, up.filters, 1, dtype=dtype, name=f"gate_{stage}"))
 
     def _conv(
-        self, name: str, channels: int, window: int, stride: int = 1, dtype: Any = None
+        self, name: str, channels: int, window: int, stride: int = 1, **options: Any
     ) -> keras.layers.Layer:
-        options = {"dtype": dtype or self.dtype_policy, "name": name}
-        if self.causal:
-            return CausalConv1D(channels, window, stride, **options)
-        return keras.layers.Conv1D(channels, window, stride, padding="same", **options)
+        options = {"causal": self.causal, "dtype": self.dtype_policy, **options}
+        return conv(1, channels, window, stride, name=name, **options)
 
     def _stages(self) -> Iterator[tuple]:
         """A transposed convolution and its residual units, from the coarsest stage on."""
@@ -281,6 +272,10 @@ class ParallelDecoder(keras.layers.Layer):
         n = x_shape[1]
         return (x_shape[0], None if n is None else n * self.upsampling, 1)
 
+    def compute_output_spec(self, x: Tensor, condition: Tensor | None = None) -> keras.KerasTensor:
+        condition_shape = None if condition is None else condition.shape
+        return keras.KerasTensor(self.compute_output_shape(x.shape, condition_shape), "float32")
+
     def get_config(self) -> dict:
         return {
             **super().get_config(),
@@ -295,7 +290,7 @@ class ParallelDecoder(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class ResidualUnit(keras.layers.Layer):
+class ResidualUnit(Composite):
     """x + conv1(snake(film(conv3(snake(x))))), the inner convolution dilated."""
 
     def __init__(self, channels: int, dilation_rate: int, causal: bool, **kwargs: Any) -> None:
@@ -304,20 +299,13 @@ class ResidualUnit(keras.layers.Layer):
         self.dilation_rate = dilation_rate
         self.causal = causal
         dtype = self.dtype_policy
-        if causal:
-            self.wide = CausalConv1D(
-                channels, 3, dilation_rate=dilation_rate, dtype=dtype, name="wide"
-            )
-        else:
-            self.wide = keras.layers.Conv1D(
-                channels, 3, padding="same", dilation_rate=dilation_rate, dtype=dtype, name="wide"
-            )
+        self.wide = conv(
+            1, channels, 3, causal=causal, dilation_rate=dilation_rate, dtype=dtype, name="wide"
+        )
         # However many units there are, a fresh decoder is about as loud as what it is given: of
         # Glorot's weights 18 units make noise at thirty times full scale, from which none learns.
         small = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-        self.narrow = keras.layers.Conv1D(
-            channels, 1, kernel_initializer=small, dtype=dtype, name="narrow"
-        )
+        self.narrow = conv(1, channels, 1, kernel_initializer=small, dtype=dtype, name="narrow")
         self.film: keras.layers.Layer | None = None
 
     def build(self, x_shape: tuple, condition_shape: tuple | None = None) -> None:

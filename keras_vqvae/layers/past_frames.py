@@ -6,11 +6,13 @@ import keras
 from keras import ops
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
+from keras_vqvae.layers.residual import conv
 from keras_vqvae.layers.transport import Transport
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class PastFrames(keras.layers.Layer):
+class PastFrames(Composite):
     """Maps for the next frame, of the frames before it and of the action taken in the last.
 
     A convolution over all the past frames at once (a causal one in time, as wide as there are
@@ -45,11 +47,9 @@ class PastFrames(keras.layers.Layer):
         self.filters = filters
         self.dilations = tuple(dilations)
         dtype = self.dtype_policy
-        self._first = keras.layers.Conv2D(filters, 3, padding="same", dtype=dtype, name="first")
+        self._first = conv(2, filters, 3, dtype=dtype, name="first")
         self._wide = [
-            keras.layers.Conv2D(
-                2 * filters, 3, padding="same", dilation_rate=d, dtype=dtype, name=f"wide_{i}"
-            )
+            conv(2, 2 * filters, 3, dilation_rate=d, dtype=dtype, name=f"wide_{i}")
             for i, d in enumerate(self.dilations)
         ]
         self._narrow = [

@@ -8,7 +8,13 @@ import keras
 
 from keras_vqvae.backend import Tensor
 from keras_vqvae.layers.causal_conv3d import CausalConv3D, CausalConv3DTranspose
-from keras_vqvae.layers.dilated_conv import CausalConv1D, CausalConv1DTranspose, reach
+from keras_vqvae.layers.composite import Composite
+from keras_vqvae.layers.dilated_conv import (
+    CausalConv1D,
+    CausalConv1DTranspose,
+    channels_last,
+    reach,
+)
 
 _CONV = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
 _TRANSPOSED = {
@@ -31,10 +37,27 @@ def check_rank(rank: int, causal: bool) -> None:
         raise ValueError(f"causal=True is for rank 1 (sound) and 3 (video), got rank {rank}")
 
 
-def _conv(rank: int, causal: bool, channels: int, window: Any, strides: Any = 1, **options: Any):
+def conv(
+    rank: int,
+    filters: int,
+    window: Any,
+    strides: Any = 1,
+    *,
+    causal: bool = False,
+    transposed: bool = False,
+    **options: Any,
+) -> keras.layers.Layer:
+    """Returns a convolution, causal or of padding "same", with channels on the last axis.
+
+    All networks of the package are made of these, so that Keras's global `image_data_format`
+    reaches none of them.
+    """
     if causal:
-        return _CAUSAL[rank](channels, window, strides, **options)
-    return _CONV[rank](channels, window, strides, padding="same", **options)
+        layer = (_CAUSAL_TRANSPOSED if transposed else _CAUSAL)[rank]
+    else:
+        layer = (_TRANSPOSED if transposed else _CONV)[rank]
+        options = {"padding": "same", **options}
+    return layer(filters, window, strides, **channels_last(options))
 
 
 def stage_strides(rank: int, downsampling: int | tuple) -> list[tuple]:
@@ -69,7 +92,7 @@ def _prime_factors(n: Any) -> list[int] | None:
     return found if n == 1 else None
 
 
-class _Chain(keras.layers.Layer):
+class _Chain(Composite):
     """Layers one after the other; what the networks below share."""
 
     _layers_in_order: list
@@ -126,8 +149,16 @@ class ResidualStack(_Chain):
         inside, dtype = residual_hidden or hidden, self.dtype_policy
         self._convolutions = [
             (
-                _conv(rank, causal, inside, 3, activation="relu", dtype=dtype, name=f"wide_{i}"),
-                _CONV[rank](hidden, 1, dtype=dtype, name=f"narrow_{i}"),
+                conv(
+                    rank,
+                    inside,
+                    3,
+                    causal=causal,
+                    activation="relu",
+                    dtype=dtype,
+                    name=f"wide_{i}",
+                ),
+                conv(rank, hidden, 1, dtype=dtype, name=f"narrow_{i}"),
             )
             for i in range(blocks)
         ]
@@ -209,16 +240,11 @@ class _Coder(_Chain):
             return self.hidden
         return min(self.hidden, self.finest_hidden * 2**stage)
 
-    def _strided(self, transposed: bool, channels: int, strides: tuple, **options: Any) -> Any:
+    def _strided(self, channels: int, strides: tuple, **options: Any) -> Any:
         # Window 4 where the axis is halved, as in the paper; 3 keeps an axis centred.
-        window: Any = tuple(2 * stride if stride > 1 else 3 for stride in strides)
-        options["dtype"] = self.dtype_policy
-        if self.causal and transposed:
-            return _CAUSAL_TRANSPOSED[self.rank](channels, window, strides, **options)
-        if transposed:
-            layer = _TRANSPOSED[self.rank]
-            return layer(channels, window, strides, padding="same", **options)
-        return _conv(self.rank, self.causal, channels, window, strides, **options)
+        window = tuple(2 * stride if stride > 1 else 3 for stride in strides)
+        options = {"causal": self.causal, "dtype": self.dtype_policy, **options}
+        return conv(self.rank, channels, window, strides, **options)
 
     def get_config(self) -> dict:
         return {
@@ -266,7 +292,6 @@ class ConvEncoder(_Coder):
             *(
                 # The residual stack begins with a ReLU of its own.
                 self._strided(
-                    False,
                     self._hidden_at(i),
                     s,
                     activation="relu" if i < last else None,
@@ -276,7 +301,7 @@ class ConvEncoder(_Coder):
                 for i, s in enumerate(self._strides)
             ),
             self._residual_stack,
-            _CONV[rank](channels, 1, dtype=self.dtype_policy, name="last"),
+            conv(rank, channels, 1, dtype=self.dtype_policy, name="last"),
         ]
 
     @property
@@ -310,19 +335,19 @@ class ConvDecoder(_Coder):
     def __init__(self, rank: int, channels: int, **kwargs: Any) -> None:
         super().__init__(rank, channels, **kwargs)
         self._layers_in_order = [
-            _conv(rank, self.causal, self.hidden, 3, dtype=self.dtype_policy, name="first"),
+            conv(rank, self.hidden, 3, causal=self.causal, dtype=self.dtype_policy, name="first"),
             self._residual_stack,
             *(
                 self._strided(
-                    True,
                     self._hidden_at(i - 1),
                     self._strides[i],
+                    transposed=True,
                     activation="relu",
                     name=f"up_{i}",
                 )
                 for i in range(len(self._strides) - 1, 0, -1)
             ),
-            self._strided(True, channels, self._strides[0], name="up_0"),
+            self._strided(channels, self._strides[0], transposed=True, name="up_0"),
         ]
 
     @property

@@ -9,15 +9,16 @@ from keras import ops
 
 from keras_vqvae import spectral
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
 from keras_vqvae.layers.dilated_conv import reach
-from keras_vqvae.layers.residual import ResidualStack, stage_strides
+from keras_vqvae.layers.residual import ResidualStack, conv, stage_strides
 
 # Speech has log-magnitudes of about -5 to 3 nats.
 _MEAN, _SCALE = -1.0, 3.0
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class SpectrogramEncoder(keras.layers.Layer):
+class SpectrogramEncoder(Composite):
     """Log-mel frames, strided convolutions, a residual stack: waveform to code vectors.
 
     Chorowski et al. 2019, "Unsupervised speech representation learning using WaveNet
@@ -84,18 +85,17 @@ class SpectrogramEncoder(keras.layers.Layer):
         self.seed = seed
         self._seeds = keras.random.SeedGenerator(seed, name="seeds") if warp or colour else None
         dtype = self.dtype_policy
-        conv = keras.layers.Conv1D
         strides = [stride for (stride,) in stage_strides(1, downsampling // hop)]
-        options: dict = {"padding": "same", "activation": "relu", "dtype": dtype}
-        self._first = conv(hidden, 5, name="first", **options)
+        options: dict = {"activation": "relu", "dtype": dtype}
+        self._first = conv(1, hidden, 5, name="first", **options)
         self._strided = [
-            conv(hidden, 2 * stride, stride, name=f"down_{i}", **options)
+            conv(1, hidden, 2 * stride, stride, name=f"down_{i}", **options)
             for i, stride in enumerate(strides)
         ]
         self._residual = ResidualStack(
             1, hidden, blocks=residual_blocks, dtype=dtype, name="residual_stack"
         )
-        self._last = conv(channels, 1, dtype=dtype, name="last")
+        self._last = conv(1, channels, 1, dtype=dtype, name="last")
 
     @property
     def context(self) -> tuple[int, int]:

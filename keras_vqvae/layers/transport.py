@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
 
 # Of the weight of a vector that stays where it was in the last frame, at the beginning: what is
 # not understood yet is expected not to move.
@@ -15,7 +16,7 @@ _NEVER = -1e9
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class Transport(keras.layers.Layer):
+class Transport(Composite):
     """A convex combination of the vectors nearby in past frames, at each place.
 
     Finn et al. 2016, "Unsupervised Learning for Physical Interaction through Video Prediction",

@@ -224,7 +224,9 @@ class VectorQuantizer(keras.layers.Layer):
             return output, ops.reshape(codes, shape[:-1]), loss
         # Keras divides added losses by the number of replicas.
         weights = None if mask is None else _count(mask)
-        self.add_loss(backend.global_mean(loss, weights) * backend.num_replicas())
+        added = backend.global_mean(loss, weights) * backend.num_replicas()
+        # Keras adds it to compile's loss, which is of that dtype.
+        self.add_loss(ops.cast(added, keras.config.floatx()))
         return output
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
@@ -310,7 +312,8 @@ class VectorQuantizer(keras.layers.Layer):
 
     def _rows_for_codes(self, rows: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
         """A row of the global batch for each code, and the mean use N/K of a code."""
-        count = ops.shape(rows)[0]
+        # Of a Python number Keras would make an integer of floatx's width.
+        size = count = ops.cast(ops.shape(rows)[0], "int32")
         if counted is not None:
             before = ops.cumsum(ops.cast(counted, "int32"))  # each row's number among those
             count = ops.sum(ops.cast(counted, "int32"))
@@ -325,7 +328,7 @@ class VectorQuantizer(keras.layers.Layer):
         index = ops.clip(index, 0, ops.maximum(count - 1, 0))
         if counted is not None:
             index = ops.searchsorted(before, index + 1, side="left")
-            index = ops.clip(ops.cast(index, "int32"), 0, ops.maximum(ops.shape(rows)[0] - 1, 0))
+            index = ops.clip(ops.cast(index, "int32"), 0, ops.maximum(size - 1, 0))
         local = ops.take(functional.never_empty(ops.stop_gradient(rows)), index, axis=0)
         fresh = backend.all_reduce_sum(ops.where(here[:, None], local, 0.0))
         return fresh, ops.cast(total, "float32") / self.num_codes
@@ -348,7 +351,8 @@ class VectorQuantizer(keras.layers.Layer):
         )
         usable = ops.logical_and(ops.all(ops.isfinite(sums)), mean_use > 0)
         share = (1.0 - self.decay) / ops.maximum(mean_use, 1e-30)
-        d, share = ops.where(usable, self.decay, 1.0), ops.where(usable, share, 0.0)
+        decay = ops.convert_to_tensor(self.decay, "float32")  # a Python number is of floatx
+        d, share = ops.where(usable, decay, 1.0), ops.where(usable, share, 0.0)
         counts = d * self._counts + share * used
         self._counts.assign(counts)
         if self.codebook == "ema":

@@ -8,13 +8,14 @@ import keras
 from keras import ops
 
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
 from keras_vqvae.layers.dilated_conv import WaveNetBlock, gated
 
 DILATIONS = tuple(2**i for i in range(10)) * 3
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class WaveNetStack(keras.layers.Layer):
+class WaveNetStack(Composite):
     """Dilated blocks, their skip outputs summed, and two layers on top.
 
     van den Oord et al. 2016, "WaveNet", fig. 4. There is no shift in it: output i sees input i.

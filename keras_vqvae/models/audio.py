@@ -15,7 +15,12 @@ from keras_vqvae.layers.parallel_decoder import ParallelDecoder, decoder_strides
 from keras_vqvae.layers.residual import ConvEncoder
 from keras_vqvae.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae.models import sizes
-from keras_vqvae.models.autoencoder import Autoencoder, check_quantizer, in_random_order
+from keras_vqvae.models.autoencoder import (
+    Autoencoder,
+    channels_are_last,
+    check_quantizer,
+    in_random_order,
+)
 from keras_vqvae.models.autoregressive import checked_seed, checked_temperature
 from keras_vqvae.models.base import (
     array_of,
@@ -128,6 +133,12 @@ class AudioVQVAE(Autoencoder):
         burn_in: int | None = None,
         **kwargs: Any,
     ) -> None:
+        if keras.config.floatx() not in ("float32", "float64"):
+            raise ValueError(
+                f"`keras.config.floatx()` must be float32 or float64, got {keras.config.floatx()}: "
+                "Keras would round waveforms to it. Low precision is a dtype policy, "
+                "keras.config.set_dtype_policy."
+            )
         for name, value in {
             "code_dim": code_dim, "hidden": hidden, "speaker_dim": speaker_dim
         }.items():  # fmt: skip
@@ -202,10 +213,10 @@ class AudioVQVAE(Autoencoder):
         self.burn_in = checked_burn_in(burn_in)
         self._speakers = None
         if self.is_autoregressive:
-            self._counted_loss = keras.metrics.Mean(name="counted_loss")
+            self._counted_loss = keras.metrics.Mean(name="counted_loss", dtype="float32")
         self._pitch_tracker: Any = None
         if self.has_source:
-            self._pitch_tracker = keras.metrics.Mean(name="pitch_loss")
+            self._pitch_tracker = keras.metrics.Mean(name="pitch_loss", dtype="float32")
         if num_speakers is not None:
             positive_integer("num_speakers", num_speakers)
             # Of small vectors a parallel decoder makes little at first, and looks for the voice in
@@ -230,7 +241,8 @@ class AudioVQVAE(Autoencoder):
             "speaker_dim": speaker_dim,
             "burn_in": burn_in,
         }
-        self._build_parts(code_dim)
+        with channels_are_last(encoder, decoder):
+            self._build_parts(code_dim)
 
     def _build_parts(self, code_dim: int) -> None:
         dtype = self.compute_dtype
@@ -361,7 +373,7 @@ class AudioVQVAE(Autoencoder):
                 f"{cure}"
             )
         dtype = keras.backend.standardize_dtype(waveform.dtype)
-        if dtype != "float32":
+        if dtype not in ("float32", keras.config.floatx()):  # to which `fit` casts arrays
             cure = "divide 16-bit samples by 32768" if "int" in dtype else "cast them"
             raise ValueError(f"waveform must be float32 in [-1, 1], got {dtype}: {cure}")
         shape = tuple(waveform.shape)

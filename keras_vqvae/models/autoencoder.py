@@ -1,6 +1,8 @@
 """What VQ-VAEs of pictures and of sound share."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -37,8 +39,10 @@ class Autoencoder(Model):
         self.encoder = encoder
         self.quantizer = quantizer
         self.decoder = decoder
-        self._reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
-        self._quantizer_tracker = keras.metrics.Mean(name="quantizer_loss")
+        self._reconstruction_tracker = keras.metrics.Mean(
+            name="reconstruction_loss", dtype="float32"
+        )
+        self._quantizer_tracker = keras.metrics.Mean(name="quantizer_loss", dtype="float32")
         self.code_usage = CodeUsage(quantizer.num_codes)
 
     @property
@@ -120,6 +124,27 @@ def in_random_order(data: Any, batch_size: int) -> Any:
         return keras.tree.map_structure(lambda x: x[some], arrays)
 
     return map(batch, range(0, len(order), positive_integer("batch_size", batch_size)))
+
+
+@contextlib.contextmanager
+def channels_are_last(*networks: keras.layers.Layer) -> Iterator[None]:
+    """Says why networks do not fit together if some of their layers have channels first.
+
+    Layers that a person makes under `keras.config.image_data_format() == "channels_first"` are
+    such, and may be right between two that permute.
+    """
+    try:
+        yield
+    except Exception as error:
+        layers = [layer for network in networks for layer in network._flatten_layers()]
+        first = [x.name for x in layers if getattr(x, "data_format", None) == "channels_first"]
+        if not first:
+            raise
+        raise ValueError(
+            "`encoder` and `decoder` must take and give channels on the last axis, got layers of "
+            f'data_format="channels_first": {", ".join(first)}. Make them with '
+            'data_format="channels_last"'
+        ) from error
 
 
 def check_quantizer(quantizer: Any, num_codes: int, code_dim: int, commitment: float) -> None:

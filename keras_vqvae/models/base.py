@@ -248,7 +248,8 @@ class Model(keras.Model):
         return logs
 
     def get_metrics_result(self) -> dict:
-        logs = super().get_metrics_result()
+        # Under a floatx of bfloat16 Keras's own loss is no number for Python.
+        logs = {k: ops.cast(v, "float32") for k, v in super().get_metrics_result().items()}
         if self._counted_loss is not None:
             # Keras weights a batch's loss by its examples, whatever these count. Of nothing that
             # counts the mean is no 0, which would look like a perfect model.
@@ -294,7 +295,8 @@ class Model(keras.Model):
             raise ValueError("sample_weight is not supported: examples are not weighted")
         losses, weights = self.per_example_loss(x, y_pred), self.example_weights(x)
         loss = backend.global_mean(losses, weights)
-        added = sum(self.losses)  # of regularisers of a person's own encoder and decoder
+        # Of regularizers of a person's own encoder and decoder, in the dtype of their weights.
+        added = sum(ops.cast(each, "float32") for each in self.losses)
         if self._counted_loss is not None:
             self._counted_loss.update_state(losses + added, weights)
         return loss + added / backend.num_replicas()

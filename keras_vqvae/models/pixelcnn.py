@@ -101,7 +101,8 @@ class PixelCNN(Autoregressive):
     def logits(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         height, width = self.grid_shape
         embedded = self._embedding(codes)
-        places = ops.reshape(self._places(ops.arange(height * width)), (height, width, self.hidden))
+        places = self._places(ops.arange(height * width, dtype="int32"))
+        places = ops.reshape(places, (height, width, self.hidden))
         vertical = ops.pad(embedded[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]]) + places
         horizontal = ops.pad(embedded[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0]]) + places
         features = self._features(condition)

@@ -178,7 +178,7 @@ class VideoPredictor(Model):
         self._scale = keras.layers.Dense(1, dtype=dtype, name="scale")
         for layer in (self._changes, self._scale):
             layer.build((None, *self.grid_shape, hidden))
-        self._frame_tracker = keras.metrics.Mean(name="bits_per_frame")
+        self._frame_tracker = keras.metrics.Mean(name="bits_per_frame", dtype="float32")
         self._past.build(
             (None, self._past_steps, *vector),
             (None, num_actions * self.frames_per_code) if num_actions else None,
@@ -247,7 +247,10 @@ class VideoPredictor(Model):
         maps, nearness = self._context(_fold(windows), action)
         if training and self._seeds is not None:
             shape = (ops.shape(maps)[0], 1, 1, 1)
-            kept = keras.random.uniform(shape, seed=self._seeds) >= self.context_dropout
+            kept = (
+                keras.random.uniform(shape, dtype="float32", seed=self._seeds)
+                >= self.context_dropout
+            )
             maps, nearness = (x * ops.cast(kept, x.dtype) for x in (maps, nearness))
         following = codes[:, past:]
         logits = self.frame_model.logits(_fold(following), maps) + nearness

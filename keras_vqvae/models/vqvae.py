@@ -10,7 +10,7 @@ from keras import ops
 from keras_vqvae import functional
 from keras_vqvae.backend import Tensor
 from keras_vqvae.likelihoods import Gaussian, Likelihood
-from keras_vqvae.models.autoencoder import Autoencoder
+from keras_vqvae.models.autoencoder import Autoencoder, channels_are_last
 from keras_vqvae.models.base import array_of, check_codes, is_batch_of
 
 
@@ -32,7 +32,7 @@ class VQVAE(Autoencoder):
 
     Args:
         encoder: layer or model from `(batch, height, width, channels)`, floats in [-1, 1], to the
-            quantizer's input. Each axis of its output must divide the picture's.
+            quantizer's input, channels last. Each axis of its output must divide the picture's.
         quantizer: `VectorQuantizer` or another of its family.
         decoder: layer or model back to `(batch, height, width, channels * num_outputs)`.
         likelihood: what the decoder's output means; `Gaussian()` if None.
@@ -72,11 +72,12 @@ class VQVAE(Autoencoder):
 
     def _build_networks(self, shape: tuple) -> None:
         latents = keras.KerasTensor(shape, self.compute_dtype)
-        for layer in (self.encoder, self.quantizer, self.decoder):
-            if layer is self.decoder:
-                self._grid_shape = tuple(latents.shape[1:-1])
-            latents = layer(latents)
-        self._check_networks(shape, latents.shape)
+        with channels_are_last(self.encoder, self.decoder):
+            for layer in (self.encoder, self.quantizer, self.decoder):
+                if layer is self.decoder:
+                    self._grid_shape = tuple(latents.shape[1:-1])
+                latents = layer(latents)
+            self._check_networks(shape, latents.shape)
 
     def _check_networks(self, image: tuple, decoded: tuple) -> None:
         grid = self._grid_shape or ()

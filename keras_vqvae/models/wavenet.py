@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_vqvae import backend, functional, sampling
 from keras_vqvae.backend import Tensor
+from keras_vqvae.layers.composite import Composite
 from keras_vqvae.layers.wavenet import DILATIONS, Generator, WaveNetStack
 from keras_vqvae.likelihoods import Categorical, Discrete
 from keras_vqvae.models import sizes
@@ -158,7 +159,7 @@ class WaveNet(Autoregressive):
             )
         self.burn_in = checked_burn_in(burn_in)
         self.sample_rate = sample_rate
-        self._counted_loss = keras.metrics.Mean(name="counted_loss")
+        self._counted_loss = keras.metrics.Mean(name="counted_loss", dtype="float32")
         dtype = self.dtype_policy
         self._inputs, self._stack = network(
             self.likelihood, channels, skip_channels, kernel_size, dilations, dtype
@@ -286,7 +287,7 @@ class WaveNet(Autoregressive):
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae")
-class WaveNetDecoder(keras.layers.Layer):
+class WaveNetDecoder(Composite):
     """WaveNet conditioned on code vectors and, perhaps, a speaker: the decoder of sound.
 
     van den Oord et al. 2017, sec. 4.3, and 2016, "WaveNet", sec. 2.5: each code vector conditions
