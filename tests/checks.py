@@ -18,6 +18,7 @@ import numpy as np
 from keras.src.testing import test_case as keras_test
 
 from keras_vqvae import Autoregressive, backend, sampling
+from tests.inside import inside
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -67,8 +68,8 @@ def sharpened(model: Any, by: float = 0.4) -> Any:
     for number, weight in enumerate(model.trainable_weights):
         weight.assign(floats(tuple(weight.shape), number) * by)
     if hasattr(model, "_scale"):  # of a predictor of video; large ones leave one code a chance
-        model._scale.set_weights(
-            [np.zeros_like(w) - i * 4.0 for i, w in enumerate(model._scale.get_weights())]
+        inside(model).scale.set_weights(
+            [np.zeros_like(w) - i * 4.0 for i, w in enumerate(inside(model).scale.get_weights())]
         )
     return model
 

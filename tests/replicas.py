@@ -32,6 +32,7 @@ from keras_vqvae import (
     WaveNetDecoder,
 )
 from keras_vqvae.layers.vector_quantizer import FRESH_USE
+from tests.inside import inside
 
 STEPS = 20
 TOLERANCE = 1e-5
@@ -224,12 +225,12 @@ class _Restarts(keras.callbacks.Callback):
         quantizer = _quantizer(self.model)  # `self.model` is up to date under JAX too
         if quantizer is not None:
             # A restart gives a code this count, to the bit; others reach it by no likely chance.
-            fresh = np.isclose(quantizer._counts.numpy(), FRESH_USE, rtol=1e-6, atol=0.0)
+            fresh = np.isclose(inside(quantizer).counts.numpy(), FRESH_USE, rtol=1e-6, atol=0.0)
             self.count += int(fresh.sum())
 
 
 def _quantizer(model: keras.Model) -> VectorQuantizer | None:
-    found = [x for x in model._flatten_layers() if isinstance(x, VectorQuantizer)]
+    found = [x for x in inside(model).flatten_layers() if isinstance(x, VectorQuantizer)]
     return found[0] if found else None
 
 
@@ -282,8 +283,8 @@ def _codebook(model: keras.Model) -> np.ndarray:
     quantizer = _quantizer(model)
     if quantizer is None:
         return np.zeros(0)
-    offset = quantizer._offset.numpy() if quantizer.codebook == "gradient" else 0.0
-    return quantizer._base.numpy() + offset
+    offset = inside(quantizer).offset.numpy() if quantizer.codebook == "gradient" else 0.0
+    return inside(quantizer).base.numpy() + offset
 
 
 def differences(one: dict, many: dict) -> dict:

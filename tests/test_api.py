@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import keras_vqvae
+from tests.inside import inside
 
 API = Path(__file__).parents[1] / "docs" / "api.md"
-PUBLIC = sorted({*keras_vqvae.__all__, *keras_vqvae._NEED_TENSORFLOW})
+PUBLIC = sorted({*keras_vqvae.__all__, *inside(keras_vqvae).NEED_TENSORFLOW})
 ROOMS = [keras_vqvae.functional, keras_vqvae.layers, keras_vqvae.likelihoods, keras_vqvae.metrics,
          keras_vqvae.models, keras_vqvae.sampling, keras_vqvae.spectral]  # fmt: skip
 # What these do is said by Keras, or by the class they override.
@@ -28,7 +29,7 @@ def test_all_names_are_there() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("name", sorted(keras_vqvae._NEED_TENSORFLOW))
+@pytest.mark.parametrize("name", sorted(inside(keras_vqvae).NEED_TENSORFLOW))
 def test_names_loaded_on_demand_are_there(name: str) -> None:
     assert getattr(keras_vqvae, name) is not None
 

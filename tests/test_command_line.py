@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 from support import command  # noqa: E402
 
+from tests.inside import inside  # noqa: E402
+
 SCRIPTS = [
     path
     for folder in ("examples", "examples/serving", "zoo", "benchmarks")
@@ -48,12 +50,12 @@ def parser_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentP
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_help_is_quick_and_shows_defaults(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsers = [parser_of(path, monkeypatch)]
-    options = parsers[0]._option_string_actions
+    options = inside(parsers[0]).option_string_actions
     assert ("--verbose" in options) == (path.parent.name in ("examples", "zoo"))
     for parser in parsers:
         shown = "".join(parser.format_help().split())
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
+        for action in inside(parser).actions:
+            if isinstance(action, inside(argparse).SubParsersAction):
                 parsers += action.choices.values()
             else:
                 assert action.help, f"{action.dest} has no help"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from keras_vqvae import distribute
+from tests.inside import inside
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "examples" / "cluster"
@@ -337,7 +338,7 @@ def test_the_strategy_decides_who_is_chief(index: int, monkeypatch: pytest.Monke
         tf.train.ClusterSpec({"worker": ["a:1", "b:1"]}), task_type="worker", task_id=index
     )
     # As a strategy with several workers keeps it; a real one would wait for the others.
-    strategy.extended._cluster_resolver = resolver
+    inside(strategy.extended).cluster_resolver = resolver
     monkeypatch.setenv("TF_CONFIG", config("worker", 1 - index, "worker"))
     with strategy.scope():
         assert distribute.is_chief() == (index == 0)
@@ -381,6 +382,9 @@ SCONTROL = """#!/bin/bash
 """
 FAIL = """
 from pathlib import Path
+
+from tests.inside import inside
+
 with Path(__file__).with_name("failures").open("a+") as failures:
     failures.seek(0)
     if os.environ["SLURM_NODEID"] == "1" and len(failures.read()) < int(os.environ["FAILURES"]):

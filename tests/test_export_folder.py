@@ -24,6 +24,7 @@ from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, export_savedmodel  #
 from keras_vqvae.export import card, savedmodel  # noqa: E402
 from keras_vqvae.export.folder import write_version  # noqa: E402
 from tests.checks import images, sharpened  # noqa: E402
+from tests.inside import inside  # noqa: E402
 from tests.models import test_audio, test_video  # noqa: E402
 from tests.serving import models  # noqa: E402
 from tests.serving.double import Double  # noqa: E402
@@ -97,9 +98,9 @@ def test_a_few_examples_are_enough_to_warm_up(vqvae: Any, tmp_path: Path) -> Non
 
 def test_limits_are_said_in_full() -> None:
     field = {"minimum": 0, "maximum": 2**31 - 2}
-    assert card._range(field) == "0 to 2147483646"
-    assert card._range({"minimum": -1.0, "maximum": 0.25}) == "-1 to 0.25"
-    assert card._range({"exclusiveMinimum": 0.0, "maximum": 1.0}) == "above 0, at most 1"
+    assert inside(card).range(field) == "0 to 2147483646"
+    assert inside(card).range({"minimum": -1.0, "maximum": 0.25}) == "-1 to 0.25"
+    assert inside(card).range({"exclusiveMinimum": 0.0, "maximum": 1.0}) == "above 0, at most 1"
 
 
 def test_odd_names(vqvae: Any, tmp_path: Path) -> None:

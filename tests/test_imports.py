@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def violations(source: str, own_room: str, package: str = "keras_vqvae") -> list
 def test_imports_go_downwards_only(path: Path) -> None:
     if path == PACKAGE / "__init__.py":  # imports all rooms, but no backend and no extra
         tops = {name.split(".")[0] for name in imports(path.read_text(), "keras_vqvae")}
-        assert tops <= {"keras_vqvae", "importlib", "typing"}
+        assert tops <= {"keras_vqvae", "importlib", "os", "sys", "typing"}
         return
     assert room(path) in LEVEL, f"{room(path)} is a room that this test does not know"
     package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
@@ -156,3 +157,27 @@ def test_other_backends_are_refused_with_the_cure() -> None:
     )
     assert run.returncode != 0
     assert "runs on the Keras backends 'tensorflow' and 'jax', not on 'numpy'" in run.stderr
+
+
+def private_uses(source: str) -> list[str]:
+    """Private attributes of other things that a module of tests reads or replaces."""
+    tree = ast.parse(source)
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+
+    def is_own(node: ast.Attribute) -> bool:
+        return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+    own = {node.attr for node in attributes if is_own(node)} | {"_replace"}  # of named tuples
+    return [
+        f"line {node.lineno}: {node.attr}"
+        for node in attributes
+        if re.match("_(?!_)", node.attr) and node.attr not in own
+    ]
+
+
+def test_tests_reach_inside_through_one_file_only() -> None:
+    """Else a private name could not change without changes all over the tests."""
+    files = Path(__file__).parent.rglob("*.py")
+    found = {str(path): private_uses(path.read_text()) for path in files}
+    assert not {path: uses for path, uses in found.items() if uses}
+    assert private_uses("layer._counts.assign(1)") == ["line 1: _counts"]

@@ -19,6 +19,7 @@ from keras_vqvae import (
     backend,
 )
 from tests.checks import assert_finite, to_numpy
+from tests.inside import inside
 
 # Hundreds of steps are faster compiled.
 pytestmark = pytest.mark.graph
@@ -216,10 +217,10 @@ def test_what_is_not_finite_never_reaches_the_codebook(codebook: str, policy: st
     """Also where the encoder is lost: no optimiser but float16's skips a step."""
     model, x = make_overflowing(codebook, policy), pictures()[:64]
     model.fit(white(x, every=True), batch_size=BATCH, verbose=0)  # not a start from such rows
-    assert float(model.quantizer._started) == 0
+    assert float(inside(model.quantizer).started) == 0
     model = make_overflowing(codebook, policy)
     model.fit(x, batch_size=BATCH, epochs=2, verbose=0)
-    assert float(model.quantizer._started) == 1
+    assert float(inside(model.quantizer).started) == 1
     for every in (False, True):
         logs = model.fit(white(x, every), batch_size=BATCH, verbose=0).history
         assert not np.isfinite(logs["loss"][0]), "the test is to overflow"

@@ -11,6 +11,7 @@ import pytest
 
 import keras_vqvae as kv
 from tests.checks import assert_same, check_by_keras, floats, gradient, to_numpy
+from tests.inside import inside
 from tests.tiny import LAYERS, MODELS
 
 # image_data_format, floatx, dtype policy, and how much outputs may differ from float32's.
@@ -152,9 +153,9 @@ def test_names_inside_are_the_same_in_every_instance(name: str) -> None:
         layer: Any = make(name="outer")
         if name in LAYERS:
             layer(*data)
-        inside = [one.path for one in layer._flatten_layers()]
-        assert len(set(inside)) == len(inside), "a path must name one layer"
-        return inside + [weight.path for weight in layer.weights]
+        paths = [one.path for one in inside(layer).flatten_layers()]
+        assert len(set(paths)) == len(paths), "a path must name one layer"
+        return paths + [weight.path for weight in layer.weights]
 
     assert paths() == paths()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_vqvae import VQVAE
+from tests.inside import inside
 from tests.replicas import CASES, check_differences, differences, train
 
 pytestmark = pytest.mark.tensorflow
@@ -47,11 +48,11 @@ def test_coding(codebook: str) -> None:
 
     codes = model.encode(images)
     assert len(np.unique(codes)) > 4
-    np.testing.assert_array_equal(compiled(model._encode)(images), codes)
+    np.testing.assert_array_equal(compiled(inside(model).encode)(images), codes)
     pictures = model.decode(codes).astype(int)
     # Whole grey levels, where rounding may decide.
-    assert np.abs(compiled(model._decode)(codes).numpy() - pictures).max() <= 1
-    assert np.abs(compiled(model._reconstruct)(images).numpy() - pictures).max() <= 1
+    assert np.abs(compiled(inside(model).decode)(codes).numpy() - pictures).max() <= 1
+    assert np.abs(compiled(inside(model).reconstruct)(images).numpy() - pictures).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["prior", "prior_of_classes", "prior_of_maps"])

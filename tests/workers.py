@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from examples import multi_worker_loop
 from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, callbacks, data
+from tests.inside import inside
 from tests.replicas import CASES, Case
 
 EPOCHS = 3
@@ -238,7 +239,9 @@ def resume(folder: Path, disturbed: bool = True) -> None:
     pictures = data.from_array(x, 16, seed=3)
     logs = fit(model, pictures, epochs=5, callbacks=[backup, *deaths])
     last = {key: values[-1:] for key, values in logs.items()}
-    store(folder, name, model, **last, seed=np.asarray(quantizer._seed_generator.state.numpy()))
+    store(
+        folder, name, model, **last, seed=np.asarray(inside(quantizer).seed_generator.state.numpy())
+    )
 
 
 def undisturbed(folder: Path) -> None:

@@ -22,6 +22,7 @@ from keras_vqvae import VQVAE, PixelCNN, VectorQuantizer  # noqa: E402
 from keras_vqvae.callbacks import BackupAndRestore, backup  # noqa: E402
 from keras_vqvae.data import from_array  # noqa: E402
 from tests.checks import images  # noqa: E402
+from tests.inside import inside  # noqa: E402
 
 COUNT, BATCH, EPOCHS = 26, 8, 3
 STEPS = 4  # an epoch: 8 + 8 + 8 + 2
@@ -299,8 +300,8 @@ class TestFiles:
             damaged = bytearray(content)
             damaged[place] ^= 1 << (place % 8)
             path.write_bytes(damaged)
-            with pytest.raises(backup._DamagedError):
-                saver._read(path)
+            with pytest.raises(inside(backup).DamagedError):
+                inside(saver).read(path)
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
     def test_the_one_before_a_damaged_one(self, tmp_path: Path, damage: str) -> None:
@@ -480,7 +481,7 @@ class TestOtherTraining:
     def test_backups_of_before_say_nothing_of_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(backup, "_setting", lambda model, data: {})
+        monkeypatch.setattr(inside(backup), "setting", lambda model, data: {})
         train(with_rate(0.01), pipeline(), tmp_path, epochs=1)
         monkeypatch.undo()
         _, logs = train(with_rate(0.02), pipeline(), tmp_path, epochs=2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_vqvae.data import audio, audio_files, audio_headers
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -110,13 +111,13 @@ def tone(samples):
 
 def test_samples_of_mp3_frames(tmp_path):
     soundfile.write(tmp_path / "a.mp3", tone(50000), RATE)
-    samples, frame, is_told = audio_headers._packets(tmp_path / "a.mp3")
+    samples, frame, is_told = inside(audio_headers).packets(tmp_path / "a.mp3")
     assert is_told and 0 <= samples - 50000 < 4 * frame == 4 * 576  # with the encoder's delay
     path = mp3_without_a_header(tmp_path / "b.mp3", tone(50000))
-    assert audio_headers._packets(path) == (samples, 576, False)
+    assert inside(audio_headers).packets(path) == (samples, 576, False)
     tagged = b"ID3\4\0\0\0\0\1\2" + b"\xff" * 130 + path.read_bytes() + b"TAG" + b"x" * 125
     path.write_bytes(tagged)
-    assert audio_headers._packets(path) == (samples, 576, False)
+    assert inside(audio_headers).packets(path) == (samples, 576, False)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

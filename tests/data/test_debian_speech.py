@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_vqvae.data import audio_corpus, audio_packages, cache, debian_speech
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -84,23 +85,25 @@ def test_parts_of_a_corpus():
 
 def test_packages_are_read(tmp_path, monkeypatch):
     """All of `load` but the download, on small packages with the same layout."""
-    prompts = tmp_path / "asterisk-core-sounds-it-g722" / debian_speech._ASTERISK / "it_IT_m_Carlo"
+    prompts = (
+        tmp_path / "asterisk-core-sounds-it-g722" / inside(debian_speech).ASTERISK / "it_IT_m_Carlo"
+    )
     for name in ("digits/1", "beep", "silence/1", "hello"):
         write_g722(prompts / f"{name}.g722", tone())
     write_g722(prompts / "quiet.g722", tone() // 200)
     (prompts / "is.g722").write_bytes(b"")
-    festival = tmp_path / "festvox-ru" / debian_speech._FESTIVAL
+    festival = tmp_path / "festvox-ru" / inside(debian_speech).FESTIVAL
     for part in ("wav", "lab", "etc"):
         (festival / part).mkdir(parents=True)
     soundfile.write(festival / "wav" / "ru_0001.wav", tone(), 16000)
     (festival / "lab" / "ru_0001.lab").write_text("#\n0.2 125 pau\n0.5 125 ay\n")
     (festival / "etc" / "txt.done.data").write_text('( ru_0001 "Что, это?" )\n')
-    voices = tmp_path / "fillets-ng-data-cs" / debian_speech._FILLETS / "sound/city/cs"
+    voices = tmp_path / "fillets-ng-data-cs" / inside(debian_speech).FILLETS / "sound/city/cs"
     voices.mkdir(parents=True)
     soundfile.write(voices / "vit-m-klid.ogg", tone(1, 22050), 22050)
     soundfile.write(voices / "vit-v-proc.ogg", np.stack([tone(1, 44100)] * 2, 1), 44100)
     soundfile.write(voices / "vit-hs-x.ogg", tone(1, 22050), 22050)
-    script = tmp_path / "fillets-ng-data" / debian_speech._FILLETS / "script/city"
+    script = tmp_path / "fillets-ng-data" / inside(debian_speech).FILLETS / "script/city"
     script.mkdir(parents=True)
     (script / "dialogs_cs.lua").write_text(
         'dialogId("vit-m-klid", "font_small", "Quiet (please)")\ndialogStr("Ticho \\"prosím\\"")\n'

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from keras_vqvae.data import cache, flite
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
 STAND_IN = f"""#!{sys.executable}
 import sys, wave
+
+from tests.inside import inside
+
 arguments = sys.argv[1:]
 text, file = arguments[arguments.index("-t") + 1], arguments[arguments.index("-o") + 1]
 if "fail" in text:
@@ -31,9 +35,9 @@ def stand_in(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
-    flite._flite.cache_clear()
+    inside(flite).flite.cache_clear()
     yield program
-    flite._flite.cache_clear()
+    inside(flite).flite.cache_clear()
 
 
 def test_sentences_are_different_and_always_the_same():

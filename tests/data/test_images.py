@@ -14,6 +14,7 @@ from keras_vqvae import data
 from keras_vqvae.data import idx
 from keras_vqvae.data import images as images_module
 from keras_vqvae.data.cache import cache_dir
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -257,7 +258,7 @@ def test_unusable_folders_are_named(tmp_path):
 @pytest.fixture(scope="module")
 def tiny_tfds(tmp_path_factory):
     """Two real data sets of ten numbered images, of one size and of many, and their folder."""
-    tfds = images_module._import_tfds()
+    tfds = inside(images_module).import_tfds()
 
     class TinyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -396,7 +397,7 @@ def test_fashion_mnist_that_cannot_be_downloaded_names_the_cure(tmp_path, monkey
 
     monkeypatch.setenv("KERAS_VQVAE_CACHE", str(tmp_path))
     monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", unreachable)
-    monkeypatch.setattr(idx, "_FASHION_MNIST", "no/such/folder")
+    monkeypatch.setattr(inside(idx), "FASHION_MNIST", "no/such/folder")
     with pytest.raises(RuntimeError, match="fetch_debian_fashion_mnist"):
         data.fashion_mnist()
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from keras_vqvae import ImageVQVAE, VideoPredictor, VideoVQVAE
 from keras_vqvae.data import Recording, video, video_files, write_records
 from keras_vqvae.data.video import Episode
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow
 
@@ -334,7 +335,7 @@ def test_tables_of_one_number_that_is_whole_in_one_of_them(tmp_path: Path) -> No
     table.write_text("speed\n1.5\n2\n")
     part = video_files.read_actions(table)
     frames = np.zeros((2, 4, 4, 3), np.uint8)
-    both = video._of_one_kind([Episode(frames, whole), Episode(frames, part)])
+    both = inside(video).of_one_kind([Episode(frames, whole), Episode(frames, part)])
     assert [e.actions.tolist() for e in both] == [[[1], [2]], [[1.5], [2]]]
     assert {e.actions.dtype for e in both} == {np.dtype("float32")}
 
@@ -410,8 +411,8 @@ def test_videos_that_were_filmed_sideways(degrees: int, tmp_path: Path) -> None:
 
     whole = Picture().to_ndarray(None, None)
     expected = np.rot90(whole, degrees // 90)
-    np.testing.assert_array_equal(video_files._upright(Picture(), None), expected)
-    assert video_files._upright(Picture(), (4, 3)).shape == (4, 3, 3)
+    np.testing.assert_array_equal(inside(video_files).upright(Picture(), None), expected)
+    assert inside(video_files).upright(Picture(), (4, 3)).shape == (4, 3, 3)
 
 
 def test_records(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("data is TensorFlow's", allow_module_level=True)
 
 from keras_vqvae.data import video, video_files
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow
 
@@ -102,7 +103,7 @@ def test_bad_files_of_a_folder_are_left_out_and_counted(contents, tmp_path, monk
         (tmp_path / name).write_bytes(written)
     (tmp_path / "table.csv").write_text("a\n1,2\n")
     (tmp_path / "odd.mkv").write_bytes(content + b"\0odd")
-    read = video_files._upright
+    read = inside(video_files).upright
 
     def raising(picture, image_size):
         if raising.file == "odd.mkv":
@@ -115,7 +116,7 @@ def test_bad_files_of_a_folder_are_left_out_and_counted(contents, tmp_path, monk
         raising.file = os.path.basename(opened.name)
         check(opened)
 
-    monkeypatch.setattr(video_files, "_upright", raising)
+    monkeypatch.setattr(inside(video_files), "upright", raising)
     monkeypatch.setattr(video_files, "check_whole", noting)
     with pytest.raises(ValueError, match=r"cut.mkv cannot be read as a video: it was cut off"):
         video.read_folder(tmp_path)

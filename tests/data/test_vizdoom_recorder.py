@@ -14,6 +14,7 @@ import pytest
 
 from keras_vqvae.data import vizdoom_recorder as recorder
 from keras_vqvae.data.vizdoom_recorder import ACTIONS, Recording, record
+from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -47,13 +48,13 @@ def small(small_file):
 def started(monkeypatch):
     """The maps for which a child process is started."""
     maps = []
-    start = recorder._start
+    start = inside(recorder).start
 
     def spy(job):
         maps.append(job.request.maps[0])
         return start(job)
 
-    monkeypatch.setattr(recorder, "_start", spy)
+    monkeypatch.setattr(inside(recorder), "start", spy)
     return maps
 
 
@@ -163,8 +164,8 @@ def test_default_path_is_in_the_cache_and_differs_by_arguments(monkeypatch, tmp_
 
 
 def test_an_interrupted_recording_goes_on(small, monkeypatch, started, tmp_path):
-    monkeypatch.setattr(recorder, "_MAX_CHILDREN", 1)
-    start = recorder._start
+    monkeypatch.setattr(inside(recorder), "MAX_CHILDREN", 1)
+    start = inside(recorder).start
 
     def interrupted(job):
         if job.request.maps == (MAPS[1],):
@@ -172,7 +173,7 @@ def test_an_interrupted_recording_goes_on(small, monkeypatch, started, tmp_path)
         return start(job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "_start", interrupted)
+        patch.setattr(inside(recorder), "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             record(**SMALL, path=tmp_path / "x.npz")
     assert names_in(tmp_path) == ["x.npz.part-my_way_home.npz"] and started == [MAPS[0]]
@@ -193,15 +194,17 @@ def processes_in(folder):
 @pytest.mark.skipif(not pathlib.Path("/proc/self/cwd").exists(), reason="reads Linux's /proc")
 def test_an_interruption_stops_children_and_engines(monkeypatch, tmp_path):
     children, engines = [], []
-    start = recorder._start
-    monkeypatch.setattr(recorder, "_start", lambda job: children.append(start(job)) or children[-1])
+    start = inside(recorder).start
+    monkeypatch.setattr(
+        inside(recorder), "start", lambda job: children.append(start(job)) or children[-1]
+    )
 
     def interrupt_when_both_record(done):
         if all(child.frames_done() for child in children):
             engines.extend(processes_in(child.folder.name) for child in children)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(recorder, "_progress_bar", lambda jobs: interrupt_when_both_record)
+    monkeypatch.setattr(inside(recorder), "progress_bar", lambda jobs: interrupt_when_both_record)
     with pytest.raises(KeyboardInterrupt):
         record(MAPS, 100_000, 16, path=tmp_path / "x.npz")
     assert [len(processes) for processes in engines] == [2, 2]  # a child and its engine each
@@ -261,12 +264,12 @@ def test_another_process_that_recorded_the_same_was_quicker(
     def quicker(jobs, progress):
         path.write_bytes(small_file.read_bytes())  # and has removed its parts
 
-    monkeypatch.setattr(recorder, "_run", quicker)
+    monkeypatch.setattr(inside(recorder), "run", quicker)
     assert_same(record(**SMALL, path=path), small)
 
 
 def test_the_walker_turns_away_from_walls():
-    walker = recorder._Walker(np.random.default_rng(0), 4)
+    walker = inside(recorder).Walker(np.random.default_rng(0), 4)
     position, still, forward = np.zeros(2), 0, 0
     for step in range(2000):
         action = walker.next_action(position)
@@ -295,7 +298,7 @@ def test_a_file_of_other_arguments_is_not_used(small_file, monkeypatch, tmp_path
     def run(jobs, progress):
         raise RecordsAgainError
 
-    monkeypatch.setattr(recorder, "_run", run)
+    monkeypatch.setattr(inside(recorder), "run", run)
     record(**SMALL, path=path)
     with pytest.warns(UserWarning, match="other.npz.*expected"), pytest.raises(RecordsAgainError):
         record(**{**SMALL, **change}, path=path)

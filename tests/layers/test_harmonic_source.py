@@ -9,6 +9,7 @@ import pytest
 from keras_vqvae import ParallelDecoder
 from keras_vqvae.layers.harmonic_source import NOISE_CODES, TURN, HarmonicSource
 from tests.checks import copy_by_config, floats, gradient, to_numpy
+from tests.inside import inside
 
 RATE, UNIT = 8000, 10
 
@@ -72,7 +73,7 @@ def voiced(**options: object) -> ParallelDecoder:
         (5, 2), 8, finest_hidden=4, dilations=(1, 2), sample_rate=RATE, **options
     )
     layer.build((None, None, 5), (None, 3))
-    layer._pitch.bias.assign([0.1, 0.0])
+    inside(layer).pitch.bias.assign([0.1, 0.0])
     return layer
 
 
@@ -81,7 +82,7 @@ def test_decoding_in_parts(causal: bool) -> None:
     """Each part with its context, and nothing else from before but where the source is."""
     layer = voiced(causal=causal)
     x, condition = 0.3 * floats((2, 60, 5)), floats((2, 3), seed=1)
-    told = to_numpy(layer._told(layer._voice(layer._first(x), condition)))
+    told = to_numpy(inside(layer).told(inside(layer).voice(inside(layer).first(x), condition)))
     assert 0.1 < (told > 0).mean() < 0.95 and len(np.unique(told)) > 10
     whole = to_numpy(layer(x, condition))
     before, after = layer.context
@@ -113,7 +114,7 @@ def test_follows_the_pitch_in_training() -> None:
     tones = (0.2 * tones).astype("float32")
     made, loss = layer.follow(x, tones, condition)
     np.testing.assert_array_equal(to_numpy(made), to_numpy(layer(x, condition)))
-    voice = to_numpy(layer._voice(layer._first(x), condition)).astype("float64")
+    voice = to_numpy(inside(layer).voice(inside(layer).first(x), condition)).astype("float64")
     # All but perhaps the edges is voiced.
     off = np.abs(voice[..., 1] - np.log2(np.array([[100], [250]]) / 150))
     expected = (np.log1p(np.exp(-voice[..., 0])) + off)[:, 8:-8].mean(1)

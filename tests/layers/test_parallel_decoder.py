@@ -9,6 +9,7 @@ import pytest
 from keras_vqvae import ConvDecoder, ConvEncoder, ParallelDecoder
 from keras_vqvae.layers.parallel_decoder import decoder_strides
 from tests.checks import check_layer, floats, to_numpy
+from tests.inside import inside
 
 
 def small(**options: Any) -> ParallelDecoder:
@@ -91,7 +92,7 @@ def test_channels_by_stage() -> None:
 
     def filters(network: Any) -> list:
         kinds = (keras.layers.Conv1D, keras.layers.Conv1DTranspose)
-        return [x.filters for x in network._layers_in_order if isinstance(x, kinds)]
+        return [x.filters for x in inside(network).layers_in_order if isinstance(x, kinds)]
 
     assert filters(encoder) == [8, 16, 32, 32, 4]
     assert filters(decoder) == [32, 32, 16, 8, 1]

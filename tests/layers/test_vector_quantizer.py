@@ -13,6 +13,7 @@ from keras import ops
 from keras_vqvae import VectorQuantizer, backend
 from keras_vqvae.layers.vector_quantizer import FRESH_USE
 from tests.checks import POLICIES, assert_same, check_layer, floats, to_numpy
+from tests.inside import inside
 from tests.test_functional import gradient, numpy_nearest
 
 
@@ -71,7 +72,7 @@ class NumpyEMA:
     def rows(self, z: np.ndarray) -> np.ndarray:
         """The rows that the next step will start and restart codes from."""
         k = self.layer.num_codes
-        u = to_numpy(backend.uniforms((k,), self.layer._seed_generator.state.value))
+        u = to_numpy(backend.uniforms((k,), inside(self.layer).seed_generator.state.value))
         place = (np.arange(k, dtype="float32") + u) / np.float32(k)
         index = np.floor(place * np.float32(len(z))).astype(int)
         return z[np.minimum(index, len(z) - 1)].astype("float64")
@@ -111,8 +112,10 @@ def test_ema_is_that_of_numpy_over_50_steps_with_restarts() -> None:
         expected = reference.step(z, reference.rows(z))
         quantized = layer(z, training=True)
         np.testing.assert_allclose(to_numpy(quantized), expected, atol=2e-5, err_msg=f"{step}")
-        np.testing.assert_allclose(to_numpy(layer._counts), reference.counts, rtol=1e-5)
-        np.testing.assert_allclose(to_numpy(layer._sums), reference.sums, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(to_numpy(inside(layer).counts), reference.counts, rtol=1e-5)
+        np.testing.assert_allclose(
+            to_numpy(inside(layer).sums), reference.sums, rtol=1e-4, atol=1e-4
+        )
         np.testing.assert_allclose(to_numpy(layer.embeddings), reference.codes, atol=2e-5)
     assert reference.restarts >= 20, "the test is to cover restarts"
 
@@ -124,7 +127,7 @@ def test_first_batch_starts_the_codebook_with_distinct_rows() -> None:
     assert len(np.unique(to_numpy(codes))) == 16
     rows = {tuple(np.round(row, 3)) for row in z}
     assert all(tuple(np.round(row, 3)) in rows for row in to_numpy(quantized))
-    assert float(layer._started) == 1.0
+    assert float(inside(layer).started) == 1.0
 
 
 def test_start_is_saved(tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_what_a_mask_leaves_out_does_not_count(codebook: str, filler: float) -> 
         z = floats((4, 5, 3), seed=step) + step
         padded, mask = with_padding(z, 20, filler)
         quantized, codes, loss = plain(z, training=True, return_info=True)
-        restarted += int(np.sum(to_numpy(plain._counts) == np.float32(FRESH_USE)))
+        restarted += int(np.sum(to_numpy(inside(plain).counts) == np.float32(FRESH_USE)))
         others = masked(padded, training=True, return_info=True, mask=mask)
         np.testing.assert_array_equal(to_numpy(others[1])[mask], to_numpy(codes).reshape(-1))
         np.testing.assert_allclose(
@@ -338,7 +341,7 @@ def test_losses_and_gradients_of_the_gradient_codebook() -> None:
     beta, rate = 0.7, 0.1
     layer = VectorQuantizer(30, 3, codebook="gradient", commitment=beta, expiry=0.0)
     layer.build((None, 3))
-    layer._started.assign(1.0)
+    inside(layer).started.assign(1.0)
     z = floats((20, 3))
     before = to_numpy(layer.embeddings).astype("float64")
     nearest = numpy_nearest(z, before)
@@ -370,7 +373,7 @@ def test_adam_sees_one_gradient_a_code_and_not_one_a_row() -> None:
     model = keras.Sequential([keras.Input((3,)), layer])
     optimizer = keras.optimizers.Adam(1e-3, beta_2=0.9)
     model.compile(optimizer, "mse")
-    layer._started.assign(1.0)
+    inside(layer).started.assign(1.0)
     codebook = keras.ops.convert_to_numpy(layer.embeddings)
     codes = numpy_nearest(rows, codebook)
     model.fit(rows, np.zeros_like(rows), batch_size=64, verbose=0)
@@ -391,7 +394,9 @@ def test_gradient_codebook_restarts_dead_codes_from_rows() -> None:
     codes = np.delete(to_numpy(layer.embeddings), winner, axis=0)
     distances = np.abs(codes[:, None] - z[None]).max(-1).min(1)
     assert distances.max() < 1e-4, "restarted codes are rows of the batch"
-    np.testing.assert_array_equal(np.delete(to_numpy(layer._counts), winner), np.float32(FRESH_USE))
+    np.testing.assert_array_equal(
+        np.delete(to_numpy(inside(layer).counts), winner), np.float32(FRESH_USE)
+    )
 
 
 def test_add_loss_is_the_mean_of_the_losses_of_the_examples() -> None:
@@ -473,7 +478,7 @@ def test_adapt_is_better_than_random_rows() -> None:
     before = to_numpy(adapted.embeddings)
     adapted(z[:100], training=True)
     assert np.abs(to_numpy(adapted.embeddings) - before).max() < 1
-    assert float(adapted._started) == 1.0
+    assert float(inside(adapted).started) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -608,7 +613,7 @@ def test_vectors_far_from_zero_are_those_around_it(codebook: str) -> None:
         other = far(z + offset, training=True, return_info=True)
         np.testing.assert_array_equal(to_numpy(one[1]), to_numpy(other[1]))
         np.testing.assert_allclose(to_numpy(one[2]), to_numpy(other[2]), rtol=0.01)
-        restarts += int(np.sum(to_numpy(near._counts) == np.float32(FRESH_USE)))
+        restarts += int(np.sum(to_numpy(inside(near).counts) == np.float32(FRESH_USE)))
     assert restarts >= 5, "the test is to cover restarts"
     # float32 has 1/4096 there.
     np.testing.assert_allclose(

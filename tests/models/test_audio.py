@@ -20,6 +20,7 @@ from keras_vqvae import (
 from keras_vqvae.likelihoods import Gaussian, LogisticMixture
 from keras_vqvae.models import audio, sizes
 from tests.checks import assert_same, check_model, copy_by_config, floats, to_numpy
+from tests.inside import inside
 
 SAMPLES = 128
 
@@ -134,7 +135,7 @@ def test_downsampling(downsampling: int) -> None:
 def test_the_papers_encoder_is_a_matter_of_arguments() -> None:
     """Section 4.3: six strided convolutions of stride 2 and window 4; here of 768 channels."""
     model = AudioVQVAE(16000, downsampling=64, hidden=768, finest_hidden=None)
-    strided = [x for x in model.encoder._layers_in_order if getattr(x, "strides", 0) == (2,)]
+    strided = [x for x in inside(model.encoder).layers_in_order if getattr(x, "strides", 0) == (2,)]
     assert [x.kernel_size for x in strided] == [(4,)] * 6
     assert [x.filters for x in strided] == [768] * 6
     assert model.receptive_field == 3 * 1023 + 1
@@ -397,7 +398,7 @@ def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
     u = backend.uniforms_by_place((8,), 2, np.arange(5, dtype="int32"), np.arange(2, dtype="int32"))
     u = to_numpy(u).transpose(1, 0, 2).reshape(2, 40)
     options = sampling.Options(np.float32(1), np.int32(256), np.float32(1))
-    latents, speaker = model.quantizer.decode(codes), model._speakers(np.ones(2, "int32"))
+    latents, speaker = model.quantizer.decode(codes), inside(model).speakers(np.ones(2, "int32"))
     drawn = np.zeros((2, 40), "float32")
     for t in range(40):
         params = model.decoder(latents, drawn, speaker)[:, t]
@@ -783,7 +784,7 @@ def test_weights_that_are_not_finite_are_refused(decoder: str) -> None:
 
 def test_a_stream_of_a_wavenet_ends_where_its_numbers_do() -> None:
     stream = make().streaming()
-    stream._frames_given = 2**31 // 8 - 3
+    inside(stream).frames_given = 2**31 // 8 - 3
     with pytest.raises(ValueError, match="ends after 2,147,483,647 samples"):
         stream.decode(np.zeros((1, 3), "int32"))
     assert stream.decode(np.zeros((1, 1), "int32")).shape == (1, 8)  # what still fits
@@ -831,8 +832,11 @@ def test_spectra_and_samples_are_not_rounded_in_low_precision(policy: str) -> No
     low, full = made(policy), made("float32")
     seen = []
     for model in (low, full):
-        first = model.encoder._first.call
-        model.encoder._first.call = lambda x, first=first: (seen.append(to_numpy(x)), first(x))[1]
+        first = inside(model.encoder).first.call
+        inside(model.encoder).first.call = lambda x, first=first: (
+            seen.append(to_numpy(x)),
+            first(x),
+        )[1]
         model.latents(x.astype("float32"))
     np.testing.assert_allclose(seen[0].astype("float32"), seen[1], atol=0.02)
     outputs = to_numpy(low(x.astype("float32"))["outputs"])

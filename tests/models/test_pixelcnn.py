@@ -24,6 +24,7 @@ from tests.checks import (
     naive_sample,
     to_numpy,
 )
+from tests.inside import inside
 
 GRID = (4, 6)
 
@@ -96,7 +97,7 @@ def seen(grid: tuple, reach: int) -> np.ndarray:
 def test_causality_and_no_blind_spot(grid: tuple, num_layers: int, kernel_size: int) -> None:
     """Before any training step."""
     model = make(grid, num_layers=num_layers, kernel_size=kernel_size)
-    model._embedding = lambda x: x  # what is differentiated by are embedded codes
+    inside(model).embedding = lambda x: x  # what is differentiated by are embedded codes
     found = dependencies(model.logits, grid, model.hidden)
     reach = num_layers * (kernel_size // 2)
     np.testing.assert_array_equal(found, seen(grid, reach))
@@ -242,7 +243,7 @@ def test_eager_graph_and_xla_agree(kind: str) -> None:
     model.compile("adam", jit_compile=True)
     for options, expected in zip(every, graph, strict=True):
         np.testing.assert_array_equal(model.sample(5, **options), expected)
-    compiled = tf.function(model._log_prob, jit_compile=True, autograph=False)(x)
+    compiled = tf.function(inside(model).log_prob, jit_compile=True, autograph=False)(x)
     np.testing.assert_allclose(compiled, log_prob, rtol=1e-5)
     tf.config.run_functions_eagerly(True)
     try:
@@ -255,8 +256,8 @@ def test_eager_graph_and_xla_agree(kind: str) -> None:
 def test_other_options_and_batches_compile_nothing_anew() -> None:
     model = make()
     model.sample(10, seed=0, batch_size=4)
-    (name,) = [key for key in model._compiled_functions if "rows" in key[0]]
-    function = model._compiled_functions[name]
+    (name,) = [key for key in inside(model).compiled_functions if "rows" in key[0]]
+    function = inside(model).compiled_functions[name]
     count = function.experimental_get_tracing_count()
     for options in ({"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.5}, {"seed": 4}):
         model.sample(7, **options, batch_size=4)

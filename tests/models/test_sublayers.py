@@ -13,6 +13,7 @@ import pytest
 from keras_vqvae import VQVAE, AudioVQVAE, ImageVQVAE, PixelCNN, VectorQuantizer, WaveNet
 from keras_vqvae.models import sublayers
 from tests.checks import assert_same, check_steps, images, to_numpy
+from tests.inside import inside
 from tests.tiny import MODELS
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -71,9 +72,9 @@ def flags(model: keras.Model) -> list[bool]:
 def freeze_some(model: keras.Model) -> None:
     """A layer with all in it, a layer deep inside, and one variable."""
     layers = list(sublayers.named(model).values())
-    children = model._flatten_layers(include_self=False, recursive=False)
+    children = inside(model).flatten_layers(include_self=False, recursive=False)
     next(child for child in children if child.trainable_variables).trainable = False
-    deep = [x for x in layers if x.trainable_variables and not x._layers]
+    deep = [x for x in layers if x.trainable_variables and not inside(x).layers]
     deep[0].trainable = False
     deep[-1].trainable_variables[0].trainable = False
 
@@ -168,7 +169,7 @@ def test_loaded_lora_can_be_trained(tmp_path: Path) -> None:
     sublayers.revive_lora(other)
     assert_same(other(CODES), before)
     other.fit(CODES, verbose=0)
-    assert np.any(to_numpy(other._logits.lora_kernel_b))
+    assert np.any(to_numpy(inside(other).logits.lora_kernel_b))
 
 
 def test_a_configuration_of_another_network() -> None:
@@ -217,7 +218,7 @@ def test_compiled_functions_follow(kind: str, change: Callable) -> None:
     before = use(model)
     change(model)
     after = use(model)
-    model._compiled_functions.clear()  # as a process that had compiled nothing before
+    inside(model).compiled_functions.clear()  # as a process that had compiled nothing before
     for a, b in zip(after, use(model), strict=True):
         np.testing.assert_array_equal(a, b)
     changed = [np.any(a != b) for a, b in zip(before, after, strict=True)]
@@ -247,14 +248,14 @@ def test_a_layer_in_the_place_of_another() -> None:
 def test_nothing_is_compiled_anew_without_a_change() -> None:
     model = own()
     model.encode(images(2))
-    (function,) = model._compiled_functions.values()
+    (function,) = inside(model).compiled_functions.values()
     model.compile("sgd")
     model.fit(images(2), verbose=0)
     model.encode(images(2))
-    assert list(model._compiled_functions.values()) == [function]
+    assert list(inside(model).compiled_functions.values()) == [function]
     model.encoder.trainable = False
     model.encode(images(2))
-    assert list(model._compiled_functions.values()) != [function]
+    assert list(inside(model).compiled_functions.values()) != [function]
 
 
 @pytest.mark.parametrize("how", ["LoRA", "int8", "int4", "float8"])
@@ -274,7 +275,7 @@ def test_sound_is_drawn_from_what_call_gives(how: str) -> None:
     cold = model.decode(codes, 1, seed=0, temperature=1e-6, jit_compile=False)
     data = {"waveform": cold, "speaker": np.array([1, 1], "int32"), "codes": codes}
     quantized = model.quantizer.decode(keras.ops.array(codes))
-    condition = model._condition(keras.ops.array(data["speaker"]))
+    condition = inside(model).condition(keras.ops.array(data["speaker"]))
     logits = to_numpy(model.decoder(quantized, keras.ops.array(cold), *condition))
     likeliest = to_numpy(model.decoder.waveform(keras.ops.array(logits.argmax(-1), "int32")))
     assert np.mean(np.abs(likeliest - cold) < 1e-5) > 0.95

@@ -23,6 +23,7 @@ from tests.checks import (
     sharpened,
     to_numpy,
 )
+from tests.inside import inside
 
 TIME, CONTEXT = 5, 2
 GRID = (2, 3)
@@ -77,7 +78,7 @@ SHORT_KINDS = [
 @pytest.mark.parametrize("kind", SHORT_KINDS)
 def test_shared_checks(kind: str, tmp_path: Path) -> None:
     model = make(kind)
-    parts = (model._past, model._changes, model._scale, model.frame_model)
+    parts = (inside(model).past, inside(model).changes, inside(model).scale, model.frame_model)
     own = sum(num_entries(part.trainable_weights) for part in parts)
     check_model(
         lambda **kw: make(kind, **kw),
@@ -119,12 +120,14 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
     given = None
     if kind != "none":
         given = floats((count, TIME, KINDS[kind]), 1)
-    model._nearness = lambda maps, moved: (moved + model._changes(maps)) @ floats((4, 7), 3)
+    inside(model).nearness = lambda maps, moved: (
+        (moved + inside(model).changes(maps)) @ floats((4, 7), 3)
+    )
     # What is differentiated by are vectors of codes, and actions as vectors.
-    model._vectors = lambda x: x[..., :4]
-    model.frame_model._embedding = lambda x: x[..., 4:]
-    model._features = lambda x: x
-    model._codes_and_actions = lambda x: (
+    inside(model).vectors = lambda x: x[..., :4]
+    inside(model.frame_model).embedding = lambda x: x[..., 4:]
+    inside(model).features = lambda x: x
+    inside(model).codes_and_actions = lambda x: (
         (x["codes"], x["actions"]) if isinstance(x, dict) else (x, None)
     )
     model.check_data, model.checked = lambda x: None, lambda x: x
@@ -160,11 +163,13 @@ def test_causality_over_time_space_and_actions(kind: str) -> None:
 def test_the_nearest_code_is_the_likeliest() -> None:
     """Of likeness alone, without changes, the code that was moved there; as in the formula."""
     model = make("none")
-    vectors = to_numpy(model._vectors(np.arange(7, dtype="int32")[None, None]))[0, 0]
-    model._changes.set_weights([np.zeros_like(w) for w in model._changes.get_weights()])
-    model._scale.set_weights([np.zeros((8, 1), "float32"), np.array([0.5], "float32")])
+    vectors = to_numpy(inside(model).vectors(np.arange(7, dtype="int32")[None, None]))[0, 0]
+    inside(model).changes.set_weights(
+        [np.zeros_like(w) for w in inside(model).changes.get_weights()]
+    )
+    inside(model).scale.set_weights([np.zeros((8, 1), "float32"), np.array([0.5], "float32")])
     codes = np.arange(6).reshape(1, *GRID)
-    near = to_numpy(model._nearness(floats((1, *GRID, 8)), vectors[codes]))
+    near = to_numpy(inside(model).nearness(floats((1, *GRID, 8)), vectors[codes]))
     np.testing.assert_array_equal(near.argmax(-1), codes)
     spread = np.mean(np.sum((vectors - vectors.mean(0)) ** 2, -1))
     squares = np.sum((vectors[codes][..., None, :] - vectors) ** 2, -1)
@@ -179,20 +184,26 @@ def test_likeness_in_low_precision(policy: str) -> None:
     """With a codebook far from 0 and the largest scale: the order is that of float32."""
     coded = vqvae()
     coded.quantizer.trainable = True
-    coded.quantizer._base.assign(coded.quantizer._base + 30.0)
+    inside(coded.quantizer).base.assign(inside(coded.quantizer).base + 30.0)
     made = [
         VideoPredictor(
             coded, context_frames=CONTEXT, hidden=8, past_dilations=(1,), num_layers=1, dtype=dtype
         )
         for dtype in ("float32", policy)
     ]
-    expected = to_numpy(made[0]._vectors(np.arange(6, dtype="int32").reshape(1, 1, *GRID)))[0]
+    expected = to_numpy(inside(made[0]).vectors(np.arange(6, dtype="int32").reshape(1, 1, *GRID)))[
+        0
+    ]
     near = []
     for model in made:
-        model._changes.set_weights([np.zeros_like(w) for w in model._changes.get_weights()])
-        model._scale.set_weights([np.zeros((8, 1), "float32"), np.array([9.0], "float32")])
+        inside(model).changes.set_weights(
+            [np.zeros_like(w) for w in inside(model).changes.get_weights()]
+        )
+        inside(model).scale.set_weights([np.zeros((8, 1), "float32"), np.array([9.0], "float32")])
         maps = np.zeros((1, *GRID, 8), model.compute_dtype)
-        near.append(to_numpy(model._nearness(maps, expected.astype("float32"))).astype("float32"))
+        near.append(
+            to_numpy(inside(model).nearness(maps, expected.astype("float32"))).astype("float32")
+        )
     assert np.isfinite(near[1]).all()
     np.testing.assert_array_equal(near[1].argmax(-1), near[0].argmax(-1))
     np.testing.assert_allclose(near[1], near[0], rtol=0.05, atol=0.5)

@@ -21,6 +21,7 @@ from tests.checks import (
     sharpened,
     to_numpy,
 )
+from tests.inside import inside
 from tests.models import test_video
 
 SHAPE, GRID, EACH = (8, 12, 3), (2, 3), 2
@@ -167,7 +168,7 @@ def data(kind: str, x: np.ndarray) -> Any:
 @pytest.mark.parametrize("kind", ["buttons", pytest.param("none", marks=pytest.mark.long)])
 def test_shared_checks_of_its_predictor(kind: str, tmp_path: Path) -> None:
     model = predictor(kind)
-    parts = (model._past, model._changes, model._scale, model.frame_model)
+    parts = (inside(model).past, inside(model).changes, inside(model).scale, model.frame_model)
     check_model(
         lambda **kw: predictor(kind, **kw),
         data(kind, frames(4) if kind == "none" else codes(4)),

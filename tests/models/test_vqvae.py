@@ -12,6 +12,7 @@ from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer
 from keras_vqvae.models import base
 from keras_vqvae.models.base import Model
 from tests.checks import assert_same, check_model, images, to_numpy
+from tests.inside import inside
 
 layers = keras.layers
 
@@ -218,7 +219,7 @@ class TestKerasThatWasNotTried:
     def test_another_version(self, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
         monkeypatch.setattr(keras, "version", lambda: version)
         with pytest.warns(UserWarning, match=f"tried with Keras 3.15, this is {version}"):
-            base._check_keras()
+            inside(base).check_keras()
 
     def test_without_what_it_needs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Without:
@@ -226,9 +227,9 @@ class TestKerasThatWasNotTried:
 
         monkeypatch.setattr(keras, "Model", Without)
         with pytest.raises(RuntimeError, match="has no _maybe_symbolic_build. Use Keras 3.15"):
-            base._check_keras()
+            inside(base).check_keras()
 
     def test_this_one(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            base._check_keras()
+            inside(base).check_keras()

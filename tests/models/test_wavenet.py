@@ -19,6 +19,7 @@ from tests.checks import (
     floats,
     to_numpy,
 )
+from tests.inside import inside
 
 LENGTH = 12
 
@@ -64,7 +65,9 @@ def test_shared_checks(kind: str, tmp_path: Path) -> None:
 
 def test_causal() -> None:
     model = sharpened(make(kernel_size=3))
-    found = dependencies(lambda x: model._stack(wavenet.functional.causal_shift(x)), (LENGTH,), 8)
+    found = dependencies(
+        lambda x: inside(model).stack(wavenet.functional.causal_shift(x)), (LENGTH,), 8
+    )
     assert model.receptive_field == 2 * 4 + 1
     expected = [[0 < i - j <= 9 for j in range(LENGTH)] for i in range(LENGTH)]
     np.testing.assert_array_equal(found, expected)
@@ -263,11 +266,11 @@ def test_other_lengths_compile_nothing_anew() -> None:
     longest = model.sample(1, length=90, seed=3)
     for length in (1, 20, 21, 33, 65, 70):
         np.testing.assert_array_equal(model.sample(1, length=length, seed=3), longest[:, :length])
-    assert len([name for name, _ in model._compiled_functions if "sample" in name]) == 1
+    assert len([name for name, _ in inside(model).compiled_functions if "sample" in name]) == 1
     for length in (5, 9, 12):
         model.log_prob(codes(2, length))
     if keras.backend.backend() == "tensorflow":
-        for function in model._compiled_functions.values():
+        for function in inside(model).compiled_functions.values():
             assert function.experimental_get_tracing_count() <= 3
 
 

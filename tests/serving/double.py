@@ -28,6 +28,8 @@ from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import config_pb2
 from werkzeug.serving import make_server
 
+from tests.inside import inside
+
 Code = grpc.StatusCode
 HTTP = {
     Code.INVALID_ARGUMENT: 400,
@@ -74,7 +76,7 @@ class Servable:
         options = config_pb2.CallableOptions()
         options.feed.extend(info.name for info in signature.inputs.values())
         options.fetch.extend(info.name for info in signature.outputs.values())
-        return self._session._make_callable_from_options(options)
+        return inside(self._session).make_callable_from_options(options)
 
     def warm_up(self) -> list[str]:
         """Makes the requests that the export left for it; returns the names of their signatures."""

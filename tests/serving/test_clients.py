@@ -31,6 +31,7 @@ import tensorflow as tf  # noqa: E402
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc  # noqa: E402
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog  # noqa: E402
 
+from tests.inside import inside  # noqa: E402
 from tests.serving import models  # noqa: E402
 from tests.serving.double import Double, grpc_server  # noqa: E402
 
@@ -261,7 +262,7 @@ def test_rows_versions_and_states_over_plain_rest(served: Served, reference, goo
     url = f"{served.rest_url}/v1/models/{served.name}"
     [(name, x)] = good["encode"].items()
     codes = answer(reference, "encode", good["encode"])["codes"].tolist()
-    x = example._to_json(x.tolist())
+    x = inside(example).to_json(x.tolist())
     for rows in (x, [{name: row} for row in x]):
         body = {"signature_name": "encode", "instances": rows}
         for place in (url, f"{url}/versions/1"):
@@ -449,7 +450,7 @@ def test_a_netrc_does_not_replace_headers(folder: Path, tmp_path: Path, monkeypa
 
 def test_out_of_memory_is_not_asked_for_again() -> None:
     for code in ("RESOURCE_EXHAUSTED", 429):
-        error = example._error(code, "OOM when allocating")
+        error = inside(example).error(code, "OOM when allocating")
         assert type(error) is example.ResourceExhaustedError and error.code == code
 
 
@@ -613,7 +614,7 @@ def test_streams_and_play_stay_with_one_version() -> None:
     client = Reloaded("m")
     assert len(list(example.decode_stream(client, [[[1]], [[2]], [[3]]]))) == 3
     assert asked == [3, 3, 3] and client.served_version() == 6
-    known = example.parse_signatures(client._metadata(1)[0])
+    known = example.parse_signatures(inside(client).metadata(1)[0])
     asked.clear()
     assert len(list(example.play(client, np.zeros((1, 1), "int32"), [None, None]))) == 2
     assert asked == [6, 6, 6]
@@ -624,7 +625,7 @@ def test_an_answer_without_outputs_is_a_named_error(monkeypatch) -> None:
     known = {"encode": example.Signature({}, {"codes": example.Tensor(np.dtype("int32"), (-1,))})}
     client = example.RestClient("http://127.0.0.1:1", "m", signatures=known)
     for said in ({}, {"outputs": [[1], [2, 3]]}, {"outputs": "none"}, {"outputs": [2**70]}):
-        monkeypatch.setattr(client, "_call", lambda *_, said=said, **__: said)
+        monkeypatch.setattr(inside(client), "call", lambda *_, said=said, **__: said)
         with pytest.raises(example.ServingError, match="encode answers something else"):
             client.predict("encode")
     with pytest.raises(ValueError, match='url must be such as "http'):
