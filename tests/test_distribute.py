@@ -382,9 +382,6 @@ SCONTROL = """#!/bin/bash
 """
 FAIL = """
 from pathlib import Path
-
-from tests.inside import inside
-
 with Path(__file__).with_name("failures").open("a+") as failures:
     failures.seek(0)
     if os.environ["SLURM_NODEID"] == "1" and len(failures.read()) < int(os.environ["FAILURES"]):

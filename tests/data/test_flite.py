@@ -13,9 +13,6 @@ pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
 STAND_IN = f"""#!{sys.executable}
 import sys, wave
-
-from tests.inside import inside
-
 arguments = sys.argv[1:]
 text, file = arguments[arguments.index("-t") + 1], arguments[arguments.index("-o") + 1]
 if "fail" in text:
