@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the examples run on TensorFlow", allow_module_level=True)
@@ -16,7 +17,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from support import fitting, report, runs, scores
+from support import fitting, page, report, runs, scores, video_report
 
 from tests.checks import images
 
@@ -95,7 +96,8 @@ def test_the_best_figures_are_bold_and_the_page_says_what_it_is_of(run: Path) ->
     assert 'name="viewport"' in text  # or a telephone shows a wide page, made small
     # Every curve's dot is at a number of a table, on the weights that were kept.
     assert "The dot marks epoch 3" in text and "“all unseen images” has the dot" in text
-    assert "The dot marks epoch 2" in report.write_report(run, best=True).read_text()
+    plots = {"loss": ("loss", "nats")}
+    assert page.curves(run / "history.csv", plots, best=True)[1] == 2
 
 
 def test_rows_of_images_have_labels(run: Path) -> None:
@@ -135,3 +137,25 @@ def test_training_ends_early_and_keeps_the_best_weights(
     best = int(np.argmin(losses))
     assert each == 1 and len(rows) == best + 1 + fitting.PATIENCE < 40
     assert float(model.evaluate(x, x, verbose=0)) == pytest.approx(losses[best], abs=1e-6)
+
+
+def test_a_report_of_video_shows_what_could_not_be_compared(tmp_path: Path) -> None:
+    import video_prediction
+
+    results = Path(__file__).parents[1] / "examples" / "results" / "video_prediction_tiny.json"
+    metrics = json.loads(results.read_text())
+    metrics["figures"] = dict(list(metrics["figures"].items())[:1])
+    row = next(iter(metrics["aims"].values()))
+    row.update(lowest=None, highest=None, met=None)
+    (sets,) = metrics["figures"].values()
+    sets["after 100 frames"]["contrast / reconstructions"] = None
+    runs.write_json(tmp_path / "metrics.json", metrics)
+    frames = images(6, (8, 8, 3)).reshape(2, 3, 8, 8, 3)
+    shown = {"a map, all": {"what happened": frames, "prediction": frames}}
+    video_prediction.write_pictures(tmp_path, shown, brightened=False)
+    text = video_report.write_report(tmp_path, list(shown)).read_text()
+    assert "– to –" in text and "nothing to compare with" in text
+    for name in ("curve_0_all_PSNR.png", "predicted/a_map__all.png", "predicted/a_map__all.gif"):
+        assert f'src="{name}"' in text and (tmp_path / name).exists()
+    with Image.open(tmp_path / "predicted" / "a_map__all.png") as picture:
+        assert picture.size == (3 * 16, 4 * (16 + 22))  # two examples, two labelled rows each

@@ -91,7 +91,7 @@ def report(out: Path, figures: dict, bits: dict, each: int) -> list:
     parts = [
         page.heading("Held-out sound"),
         page.table("bits a code", {"held out": bits}, best_of_row=min, cell=written),
-        page.table("codes", {"held out": {k.replace("_", " "): v for k, v in figures.items()}}),
+        page.table("VQ-VAE", {k.replace("_", " "): {"held out": v} for k, v in figures.items()}),
     ]
     for name, unit in (("vqvae", "spectral loss + quantizer's loss"), ("prior", "bits a code")):
         paths, epoch = page.curves(out / f"{name}.csv", {"loss": (f"loss, {name}", unit)}, True)

@@ -163,10 +163,10 @@ def plot(
     """
     figure, axis = plt.subplots(figsize=(4.6, 3.9), layout="constrained")
     for label, values in lines.items():
-        (line,) = axis.plot(range(1, len(values) + 1), values, label=label)
+        (line,) = axis.plot(range(1, len(values) + 1), values, ".-", label=label)
     if dot is not None:
         axis.plot(dot, values[dot - 1], "o", color=line.get_color())
-    axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0.5, len(values) + 0.5))
     axis.set_ylim(top=top, auto=None)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
