@@ -119,9 +119,9 @@ TOP_P = Field(
 
 
 def finite_range(dtype: str) -> dict[str, Any]:
-    """`low` and `high` of floats that a network of this dtype is given; none of float32."""
+    """`low` and `high` of float32 that a network of this dtype is given; none if all fit."""
     kind = tf.as_dtype(dtype)
-    return {} if kind == tf.float32 else {"low": float(kind.min), "high": float(kind.max)}
+    return {} if kind.size >= tf.float32.size else {"low": float(kind.min), "high": float(kind.max)}
 
 
 def drawing_example(num_codes: int) -> dict[str, float]:

@@ -86,7 +86,7 @@ def test_dilated_windows_keep_the_shape_and_see_nothing_later(transposed: bool) 
 
 
 def test_windows_below_strides_are_refused() -> None:
-    with pytest.raises(ValueError, match="data_format must be channels_last"):
+    with pytest.raises(ValueError, match='`data_format` must be "channels_last"'):
         CausalConv3D(2, 3, data_format="channels_first")
     with pytest.raises(ValueError, match="frames would be lost"):
         CausalConv3D(2, 1, (2, 1, 1))
