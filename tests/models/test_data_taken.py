@@ -97,7 +97,9 @@ def test_adapt_is_of_examples_from_all_over_an_array(vqvae: ImageVQVAE) -> None:
     """Of sorted pictures the first would not do."""
     dark, bright = np.zeros((600, 8, 8, 3), "uint8"), np.full((600, 8, 8, 3), 255, "uint8")
     vqvae.adapt(np.concatenate([dark, bright]))
-    latents = keras.ops.convert_to_numpy(vqvae.latents(keras.ops.array([dark[0], bright[0]])))
+    latents = keras.ops.convert_to_numpy(
+        vqvae.latents(keras.ops.array(np.stack([dark[0], bright[0]])))
+    )
     codebook = keras.ops.convert_to_numpy(vqvae.quantizer.embeddings)
     distances = np.square(latents[:, 0, 0, None] - codebook).sum(-1).min(-1)
     np.testing.assert_allclose(distances, 0, atol=1e-6)

@@ -4,7 +4,6 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -48,9 +47,9 @@ def quantize(model: keras.Model, mode: str) -> None:
 def enable_lora(model: keras.Model) -> None:
     """For all layers that can have it, with factors that change what they do."""
     for layer in sublayers.named(model).values():
-        if isinstance(layer, (keras.layers.Dense, keras.layers.Embedding)):
+        if hasattr(layer, "enable_lora"):
             layer.enable_lora(2)
-            kind = "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings"
+            kind = "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
             b = getattr(layer, f"lora_{kind}_b")
             b.assign(np.random.default_rng(1).normal(size=b.shape) * 0.3)
 
@@ -179,14 +178,6 @@ def test_a_configuration_of_another_network() -> None:
         PixelCNN.from_config({**config, "sublayers": {"Nothing": {"trainable": False}}})
 
 
-def change_by_lora(model: Any) -> None:
-    enable_lora(model)
-
-
-def change_by_int8(model: Any) -> None:
-    quantize(model, "int8")
-
-
 USES: dict[str, Callable] = {
     "ImageVQVAE": lambda m: (
         (m.encode(images(2, (8, 12, 3))), m.decode(CODES[:2, :, :3] * 0 + 5))
@@ -210,19 +201,19 @@ USES: dict[str, Callable] = {
 }
 
 
-@pytest.mark.parametrize("change", [change_by_lora, change_by_int8])
+@pytest.mark.parametrize("how", ["LoRA", "int8"])
 @pytest.mark.parametrize("kind", USES)
-def test_compiled_functions_follow(kind: str, change: Callable) -> None:
+def test_compiled_functions_follow(kind: str, how: str) -> None:
     """Fault 63: they went on with the network that they were compiled for."""
     model, use = make(kind), USES[kind]
     before = use(model)
-    change(model)
+    enable_lora(model) if how == "LoRA" else quantize(model, how)
     after = use(model)
     inside(model).compiled_functions.clear()  # as a process that had compiled nothing before
     for a, b in zip(after, use(model), strict=True):
         np.testing.assert_array_equal(a, b)
-    changed = [np.any(a != b) for a, b in zip(before, after, strict=True)]
-    assert changed[0], "nothing was changed, so that nothing was tested"
+    if how == "LoRA":  # rounding to int8 need not change what is drawn
+        assert np.any(before[0] != after[0]), "nothing was changed, so that nothing was tested"
 
 
 def test_functions_of_keras_follow() -> None:
