@@ -389,6 +389,7 @@ class VectorQuantizer(keras.layers.Layer):
         mask: Any = None,
         reverse: bool = False,
     ) -> Any:
+        """Returns symbolic tensors of the shapes and dtypes of what `call` returns."""
         if reverse:
             return keras.KerasTensor((*z.shape, self.code_dim), self.compute_dtype)
         self._check_shape(z.shape)
