@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -328,3 +329,19 @@ def test_wrong_numbers_of_files_and_workers_without_examples(tmp_path):
     data.write_records(pictures(1), tmp_path / "r", 2)
     with pytest.raises(ValueError, match="worker 1.*no example"):
         data.from_records(tmp_path / "r", 2, shard=(1, 2))
+
+
+def test_an_interruption_at_the_very_end_leaves_records_unfinished(tmp_path, monkeypatch):
+    """What says that all is there appears whole, by a rename, or not at all."""
+
+    def dying(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            data.write_records(pictures(), tmp_path / "r", 2)
+    with pytest.raises(ValueError, match="not finished"):
+        data.from_records(tmp_path / "r")
+    data.write_records(pictures(), tmp_path / "r", 2)
+    assert flat(numbers(data.from_records(tmp_path / "r"))) == list(range(TOTAL))

@@ -8,7 +8,7 @@ import pytest
 
 from keras_vqvae import ParallelDecoder
 from keras_vqvae.layers.harmonic_source import NOISE_CODES, TURN, HarmonicSource
-from tests.checks import copy_by_config, floats, to_numpy
+from tests.checks import copy_by_config, floats, gradient, to_numpy
 
 RATE, UNIT = 8000, 10
 
@@ -120,3 +120,21 @@ def test_follows_the_pitch_in_training() -> None:
     np.testing.assert_allclose(to_numpy(loss), expected, rtol=0.1)
     forced, _ = layer.follow(x, tones, condition, training=True)
     assert np.abs(to_numpy(forced) - to_numpy(made)).max() > 1e-4
+
+
+def test_codes_learn_no_pitch_where_there_are_speakers() -> None:
+    """The pitch is the speaker's: no gradient of its loss reaches the codes' vectors."""
+    waveform = 0.1 * floats((1, 20 * UNIT))
+
+    def learned(*shapes: tuple) -> np.ndarray:
+        layer = ParallelDecoder((5, 2), 8, finest_hidden=4, dilations=(1,), sample_rate=RATE)
+        layer.build(*shapes)
+        condition = [floats((1, 3))] * (len(shapes) - 1)
+        # Something of x itself, since TensorFlow has no gradient where nothing is connected.
+        return gradient(
+            lambda x: keras.ops.sum(layer.follow(x, waveform, *condition)[1] + 0 * x[:, 0, 0]),
+            0.3 * floats((1, 20, 5)),
+        )
+
+    assert np.abs(learned((None, None, 5), (None, 3))).max() == 0
+    assert np.abs(learned((None, None, 5))).max() > 0

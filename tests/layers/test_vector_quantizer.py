@@ -579,3 +579,10 @@ def test_seed_decides_the_start() -> None:
 
     np.testing.assert_array_equal(codes(1), codes(1))
     assert np.any(codes(1) != codes(2))
+
+
+def test_defaults_are_those_that_models_were_measured_with() -> None:
+    """Another commitment or decay trains too, and worse, which no other test would notice."""
+    config = VectorQuantizer(4, 2).get_config()
+    wanted = {"codebook": "ema", "commitment": 0.25, "decay": 0.99, "expiry": 0.05, "epsilon": 1e-5}
+    assert {name: config[name] for name in wanted} == wanted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from keras_vqvae import LogisticMixture, WaveNet, sampling
+from keras_vqvae import LogisticMixture, WaveNet, WaveNetDecoder, sampling
 from keras_vqvae.models import wavenet
 from tests.checks import (
     assert_same,
@@ -248,3 +248,8 @@ def test_refuses(name: str) -> None:
     act, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         act()
+
+
+def test_sound_of_up_to_256_levels_is_companded() -> None:
+    assert WaveNetDecoder(4, dilations=(1,)).mu_law
+    assert not WaveNetDecoder(4, dilations=(1,), likelihood=LogisticMixture(2, 65536)).mu_law
