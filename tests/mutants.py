@@ -3,9 +3,11 @@
 Each mutant is applied alone to a copy of the tree. The test files that should notice it run there
 as the target selects them: its pytest commands are read from the Makefile (and from `.ci/run` for
 `--target ci`), and a mutant's files take the place of the folders in them. It is caught by the
-first test that fails.
+first test that fails. `--hints` tries the test that noticed a mutant before ahead of its files,
+which changes what is printed and not what is caught.
 
     python tests/mutants.py --target test --json before.json
+    python tests/mutants.py --target test --hints before.json --json after.json
     python tests/mutants.py --target ci --only straight_through_gradient
     python tests/mutants.py --target test --check      # the same files without a mutant must pass
 """
@@ -102,7 +104,7 @@ MUTANTS = [
         "wrong step",
         "keras_vqvae/functional.py",
         "n *= 2",
-        "n += 2",
+        "n *= 3",
         "test_sampling.py",
     ),
     Mutant(
@@ -1022,7 +1024,7 @@ class Server:
 
     def run(self, files: list[str]) -> Outcome:
         """Runs test files until the first fails."""
-        arguments = ["-n", "0", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider", "--timeout=300"]
+        arguments = ["-n", "0", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
         arguments = [*self._options, *arguments, *files]
         order = {"arguments": arguments, "output": str(self._output), "longest": LONGEST}
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -1034,6 +1036,8 @@ class Server:
         said = self._output.read_text(errors="replace")
         if status in (0, 5):  # passed, or nothing selected
             return Outcome(None, status == 0)
+        if status == 4 and "ERROR: not found: " in said:  # a test of that name
+            return Outcome(None, False)
         found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
         if found:
             return Outcome(found[1], True)
@@ -1075,15 +1079,20 @@ class Workplace:
             server.end()
 
 
-def try_mutant(mutant: Mutant, commands: list[Command], place: Workplace) -> dict:
-    """What became of one mutant: a row of the table."""
+def try_mutant(mutant: Mutant, commands: list[Command], place: Workplace, hint: str | None) -> dict:
+    """What became of one mutant: a row of the table. `hint` is the test to try first."""
     text = mutated(mutant)
     row = {"name": mutant.name, "kind": mutant.kind, "file": mutant.file}
     start, by, with_command, ran = time.monotonic(), None, None, False
     (place.copy / mutant.file).write_text(text)
     try:
         for number, command in enumerate(commands):
-            outcome = place.run(number, command, files_in(command, test_files(mutant)))
+            files = files_in(command, test_files(mutant))
+            outcome = Outcome(None, False)
+            if hint is not None and hint.partition("::")[0] in files:
+                outcome = place.run(number, command, [hint])
+            if not outcome.failed:
+                outcome = place.run(number, command, files)
             ran |= outcome.ran
             if outcome.failed:
                 by, with_command = outcome.failed, command.label
@@ -1149,6 +1158,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these mutants alone")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results")
+    parser.add_argument(
+        "--hints", type=Path, metavar="FILE", help="results of before: tests to try first"
+    )
     parser.add_argument("--check", action="store_true", help="run the files without a mutant")
     parser.add_argument("--venvs", type=Path, default=ROOT, help="where the environments are")
     options = parser.parse_args()
@@ -1161,6 +1173,8 @@ def main() -> int:
     commands = commands_of(options.target)
     if not commands:
         parser.error(f"--target: {options.target} runs no pytest")
+    hints = json.loads(options.hints.read_text())["mutants"] if options.hints else []
+    first = {row["name"]: row["by"] for row in hints}
     with workplaces(1 if options.check else options.jobs, options.venvs) as free:
         if options.check:
             return bool(check(mutants, commands, free.get()))
@@ -1168,7 +1182,7 @@ def main() -> int:
         def one(mutant: Mutant) -> dict:
             place = free.get()
             try:
-                row = try_mutant(mutant, commands, place)
+                row = try_mutant(mutant, commands, place, first.get(mutant.name))
             finally:
                 free.put(place)
             print(f"{row['name']}: {row['by'] or 'NOT CAUGHT'} ({row['seconds']} s)",

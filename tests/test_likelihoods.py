@@ -172,3 +172,18 @@ def test_discrete_likelihoods_refuse(make: Any) -> None:
 @pytest.mark.parametrize("likelihood", [Categorical(8), LogisticMixture(2, 9)])
 def test_discrete_likelihoods_survive_serialisation(likelihood: Any) -> None:
     assert copy_by_config(likelihood).get_config() == likelihood.get_config()
+
+
+def test_gaussian_without_temperature_is_its_mean_whatever_the_uniform_number() -> None:
+    u = np.array([[0.0], [0.5], [1.0 - 2.0**-24]], "float32")
+    params = np.array([0.3, -0.2, 0.9], "float32")
+    got = to_numpy(Gaussian().sample(params, u, temperature=0.0))
+    np.testing.assert_allclose(got, params, atol=1e-6)
+
+
+def test_temperature_narrows_the_components_of_a_mixture() -> None:
+    likelihood, u = LogisticMixture(1, 65536), np.linspace(0.05, 0.95, 7).astype("float32")
+    params = np.tile(np.array([[0.0, 0.1, -4.0]], "float32"), (7, 1))
+    x = to_numpy(likelihood.sample(params, u[:, None], temperature=0.25))
+    expected = 0.1 + 0.25 * np.exp(-4.0) * scipy.special.logit(u)
+    np.testing.assert_allclose(x, expected, atol=2 / 65535)
