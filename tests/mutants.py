@@ -572,7 +572,7 @@ MUTANTS = [
         "keras_vqvae/layers/parallel_decoder.py",
         "x = ops.stop_gradient(x)",
         "x = x + 0.0",
-        "layers/test_parallel_decoder.py layers/test_harmonic_source.py",
+        "layers/test_harmonic_source.py layers/test_parallel_decoder.py",
     ),
     Mutant(
         "disguise_in_use",
@@ -604,7 +604,7 @@ MUTANTS = [
         "keras_vqvae/models/wavenet.py",
         "self.likelihood.levels <= 256 if mu_law is None",
         "self.likelihood.levels < 256 if mu_law is None",
-        "models/test_audio.py",
+        "models/test_wavenet.py",
     ),
     Mutant(
         "pixelcnn_shift",
