@@ -273,6 +273,7 @@ class ParallelDecoder(Composite):
         return (x_shape[0], None if n is None else n * self.upsampling, 1)
 
     def compute_output_spec(self, x: Tensor, condition: Tensor | None = None) -> keras.KerasTensor:
+        """The symbolic output: float32 under every policy."""
         condition_shape = None if condition is None else condition.shape
         return keras.KerasTensor(self.compute_output_shape(x.shape, condition_shape), "float32")
 
