@@ -26,7 +26,11 @@ SETTINGS = {
 # JAX has float64 only on request, by a setting for the whole process.
 ON_JAX = keras.backend.backend() == "jax"
 OF_LAYERS = [name for name in SETTINGS if not (ON_JAX and name in ("float64", "floatx"))]
-OF_MODELS = ["channels_first" if ON_JAX else "float64", "bfloat16", "policy"]
+OF_MODELS = [
+    "channels_first" if ON_JAX else "float64",
+    "bfloat16",
+    pytest.param("policy", marks=pytest.mark.long),
+]
 
 
 def set_keras(image_data_format: str, floatx: str, policy: str) -> None:

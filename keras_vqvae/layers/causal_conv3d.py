@@ -67,6 +67,11 @@ class CausalConv3DTranspose(keras.layers.Conv3DTranspose):
     ) -> None:
         super().__init__(filters, kernel_size, strides, **causal(kwargs))
         _check_windows(self, "it leaves holes")
+        if set(self.dilation_rate) != {1}:
+            raise ValueError(
+                f"`dilation_rate` must be 1, got {self.dilation_rate}. Most CPUs have no dilated "
+                "transposed convolution over three axes."
+            )
 
     def call(self, x: Tensor) -> Tensor:
         whole = super().call(x)
