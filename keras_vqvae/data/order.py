@@ -164,7 +164,8 @@ class Order:
         )
         return tf.data.experimental.from_variant(variant, spec)
 
-    def _own_rows(self, rows):
+    def _own_rows(self, *elements):
+        rows = elements if len(elements) > 1 else elements[0]  # `map` unpacks tuples
         # As TensorFlow cuts a batch that does not divide evenly: the last workers get less.
         total = tf.shape(tf.nest.flatten(rows)[0])[0]
         each = (total + self.count - 1) // self.count
