@@ -56,7 +56,7 @@ def data(n: int = 5, **more: Any) -> dict:
 @functools.cache
 def trained_weights(decoder: str, **options: Any) -> list[np.ndarray]:
     model = make(decoder, num_speakers=3, **options)
-    model.compile(keras.optimizers.Adam(0.003))
+    model.compile(keras.optimizers.Adam(0.003), run_eagerly=False)  # a dozen steps
     model.fit(data(32), batch_size=8, epochs=3, verbose=0)
     model.adapt(data(32))
     return model.get_weights()
@@ -69,6 +69,7 @@ def trained(decoder: str, **options: Any) -> AudioVQVAE:
     model = make(decoder, num_speakers=3, **options)
     model(data(1))
     model.set_weights(weights)
+    model.compile("sgd")
     return model
 
 
@@ -366,8 +367,7 @@ def test_what_a_clip_is_drawn_from_is_its_own() -> None:
     model = trained("wavenet")
     codes = np.repeat(model.encode(sound(1)), 5, 0)
     one = model.decode(codes, 1, seed=5)
-    for batch_size in (1, 2, 3):
-        assert_same_levels(model.decode(codes, 1, seed=5, batch_size=batch_size), one)
+    assert_same_levels(model.decode(codes, 1, seed=5, batch_size=2), one)
     apart = np.abs(one[:, None] - one[None]).max(-1)
     assert (apart[~np.eye(5, dtype=bool)] > 0.01).all()
     assert_same_levels(model.decode(codes[:2], 1, seed=5), one[:2])
@@ -387,7 +387,7 @@ def test_codes_are_spread_over_calls(most: int) -> None:
     assert len({sizes.part_of(length, most, True) for length in range(1, most + 1)}) <= 20
 
 
-@pytest.mark.parametrize("kernel_size", [2, 3])
+@pytest.mark.parametrize("kernel_size", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
     """The samples that the whole network gives when it is run again for each; in a stream too."""
     from keras_vqvae import backend, sampling
@@ -400,8 +400,9 @@ def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
     options = sampling.Options(np.float32(1), np.int32(256), np.float32(1))
     latents, speaker = model.quantizer.decode(codes), inside(model).speakers(np.ones(2, "int32"))
     drawn = np.zeros((2, 40), "float32")
+    network = backend.jit(lambda x: model.decoder(latents, x, speaker), model.decoder)
     for t in range(40):
-        params = model.decoder(latents, drawn, speaker)[:, t]
+        params = network(drawn)[:, t]
         level = sampling.draw(params, u[:, t], options)
         drawn[:, t] = to_numpy(functional.mu_law_decode(level))
     assert_same_levels(got, drawn)
@@ -410,8 +411,16 @@ def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
     np.testing.assert_allclose(np.concatenate(chunks, 1), got, atol=1e-6)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("decoder", "causal"),
+    [
+        ("wavenet", True),
+        ("source", False),
+        pytest.param("wavenet", False, marks=pytest.mark.long),
+        pytest.param("source", True, marks=pytest.mark.long),
+        *(pytest.param("parallel", causal, marks=pytest.mark.long) for causal in (False, True)),
+    ],
+)
 def test_streaming(decoder: str, causal: bool) -> None:
     """Chunks of any length give what the whole gives."""
     model = trained(decoder, causal=causal)

@@ -50,6 +50,10 @@ KINDS: dict[str, dict] = {
 }
 
 
+# For what does not differ between kinds.
+ONE_KIND = ["classes", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("none", "maps"))]
+
+
 def conditions(kind: str, n: int) -> np.ndarray | None:
     if kind == "classes":
         return np.arange(n, dtype="int32") % 3
@@ -227,10 +231,7 @@ def test_seed_none_is_decided_by_set_random_seed() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "kind",
-    ["classes", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("none", "maps"))],
-)
+@pytest.mark.parametrize("kind", ONE_KIND)
 def test_eager_graph_and_xla_agree(kind: str) -> None:
     import tensorflow as tf
 
@@ -383,7 +384,7 @@ def test_weights_that_are_not_finite_are_named() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ONE_KIND)
 def test_kerass_own_export(kind: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
