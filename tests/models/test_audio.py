@@ -657,6 +657,7 @@ BAD = {
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("value, xla", [(np.nan, False), (1.5, False), (np.nan, True)])
+@pytest.mark.graph
 def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float, xla: bool) -> None:
     import tensorflow as tf
 
@@ -678,6 +679,7 @@ def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float, xla: 
 
 
 @pytest.mark.tensorflow
+@pytest.mark.graph
 def test_short_clips_in_a_dataset_of_any_width_are_named() -> None:
     import tensorflow as tf
 
@@ -854,6 +856,7 @@ def test_spectra_and_samples_are_not_rounded_in_low_precision(policy: str) -> No
 
 
 @pytest.mark.tensorflow
+@pytest.mark.graph
 def test_datasets_that_do_not_fit() -> None:
     import tensorflow as tf
 
