@@ -5,6 +5,8 @@
 
 from typing import Any
 
+import pytest
+
 NAMES = {
     "ASTERISK": "_ASTERISK",
     "DamagedError": "_DamagedError",
@@ -85,3 +87,8 @@ class inside:  # noqa: N801 - reads like a function
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.thing, NAMES[name], value)
+
+
+def replace(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, value: Any) -> None:
+    """Replaces a private attribute of `thing` until the test ends."""
+    monkeypatch.setattr(thing, NAMES[name], value)

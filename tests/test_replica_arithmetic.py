@@ -22,7 +22,7 @@ import tensorflow as tf  # noqa: E402
 from keras_vqvae import VectorQuantizer, backend  # noqa: E402
 from keras_vqvae.metrics import CodeUsage  # noqa: E402
 from tests.checks import floats  # noqa: E402
-from tests.inside import inside  # noqa: E402
+from tests.inside import replace  # noqa: E402
 
 
 class Replica:
@@ -46,7 +46,7 @@ def on_replicas(monkeypatch: pytest.MonkeyPatch, run: Callable, parts: list) -> 
     """`run(part)` of each part, each on a replica of its own."""
     shared, barrier = [None] * len(parts), threading.Barrier(len(parts))
     contexts = threading.local()
-    monkeypatch.setattr(inside(backend), "replica_context", lambda: getattr(contexts, "own", None))
+    replace(monkeypatch, backend, "replica_context", lambda: getattr(contexts, "own", None))
 
     def one(number: int) -> object:
         contexts.own = Replica(number, shared, barrier)

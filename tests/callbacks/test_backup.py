@@ -22,7 +22,7 @@ from keras_vqvae import VQVAE, PixelCNN, VectorQuantizer  # noqa: E402
 from keras_vqvae.callbacks import BackupAndRestore, backup  # noqa: E402
 from keras_vqvae.data import from_array  # noqa: E402
 from tests.checks import images  # noqa: E402
-from tests.inside import inside  # noqa: E402
+from tests.inside import inside, replace  # noqa: E402
 
 COUNT, BATCH, EPOCHS = 26, 8, 3
 STEPS = 4  # an epoch: 8 + 8 + 8 + 2
@@ -481,7 +481,7 @@ class TestOtherTraining:
     def test_backups_of_before_say_nothing_of_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inside(backup), "setting", lambda model, data: {})
+        replace(monkeypatch, backup, "setting", lambda model, data: {})
         train(with_rate(0.01), pipeline(), tmp_path, epochs=1)
         monkeypatch.undo()
         _, logs = train(with_rate(0.02), pipeline(), tmp_path, epochs=2)

@@ -14,7 +14,7 @@ from keras_vqvae import data
 from keras_vqvae.data import idx
 from keras_vqvae.data import images as images_module
 from keras_vqvae.data.cache import cache_dir
-from tests.inside import inside
+from tests.inside import inside, replace
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -397,7 +397,7 @@ def test_fashion_mnist_that_cannot_be_downloaded_names_the_cure(tmp_path, monkey
 
     monkeypatch.setenv("KERAS_VQVAE_CACHE", str(tmp_path))
     monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", unreachable)
-    monkeypatch.setattr(inside(idx), "FASHION_MNIST", "no/such/folder")
+    replace(monkeypatch, idx, "FASHION_MNIST", "no/such/folder")
     with pytest.raises(RuntimeError, match="fetch_debian_fashion_mnist"):
         data.fashion_mnist()
 

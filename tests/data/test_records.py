@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_vqvae import data
 from keras_vqvae.data import records_writer
-from tests.inside import inside
+from tests.inside import inside, replace
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -129,8 +129,8 @@ def test_seed_alone_decides_the_order_of_every_epoch(folder):
 def test_a_small_buffer_still_mixes_the_files(folder, monkeypatch):
     from keras_vqvae.data import records
 
-    monkeypatch.setattr(inside(records), "SHUFFLE_BYTES", 1)
-    monkeypatch.setattr(inside(records), "OPEN_FILES", 2)
+    replace(monkeypatch, records, "SHUFFLE_BYTES", 1)
+    replace(monkeypatch, records, "OPEN_FILES", 2)
     dataset = data.from_records(folder, BATCH, seed=2)
     epochs = [flat(numbers(dataset)) for _ in range(2)]
     assert epochs[0] != epochs[1] and all(sorted(e) == list(range(TOTAL)) for e in epochs)
@@ -339,7 +339,7 @@ def test_wrong_numbers_of_files_and_workers_without_examples(tmp_path):
 @pytest.mark.parametrize("seed", [None, 3])
 def test_many_files_are_opened_a_few_at_a_time(tmp_path, monkeypatch, seed):
     """Would fail if all files were open at once: a process may open 1,024 files, or 256."""
-    monkeypatch.setattr(inside(records_writer), "OPEN_FILES", 2)
+    replace(monkeypatch, records_writer, "OPEN_FILES", 2)
     resource = pytest.importorskip("resource")
     examples = np.arange(103)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -359,7 +359,7 @@ def test_many_files_are_opened_a_few_at_a_time(tmp_path, monkeypatch, seed):
 
 
 def test_an_interrupted_writing_of_many_files_is_done_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(inside(records_writer), "OPEN_FILES", 2)
+    replace(monkeypatch, records_writer, "OPEN_FILES", 2)
 
     def interrupted():
         yield np.zeros(3)

@@ -12,7 +12,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("data is TensorFlow's", allow_module_level=True)
 
 from keras_vqvae.data import video, video_files
-from tests.inside import inside
+from tests.inside import inside, replace
 
 pytestmark = pytest.mark.tensorflow
 
@@ -116,7 +116,7 @@ def test_bad_files_of_a_folder_are_left_out_and_counted(contents, tmp_path, monk
         raising.file = os.path.basename(opened.name)
         check(opened)
 
-    monkeypatch.setattr(inside(video_files), "upright", raising)
+    replace(monkeypatch, video_files, "upright", raising)
     monkeypatch.setattr(video_files, "check_whole", noting)
     with pytest.raises(ValueError, match=r"cut.mkv cannot be read as a video: it was cut off"):
         video.read_folder(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 
 from keras_vqvae.data import vizdoom_recorder as recorder
 from keras_vqvae.data.vizdoom_recorder import ACTIONS, Recording, record
-from tests.inside import inside
+from tests.inside import inside, replace
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -54,7 +54,7 @@ def started(monkeypatch):
         maps.append(job.request.maps[0])
         return start(job)
 
-    monkeypatch.setattr(inside(recorder), "start", spy)
+    replace(monkeypatch, recorder, "start", spy)
     return maps
 
 
@@ -164,7 +164,7 @@ def test_default_path_is_in_the_cache_and_differs_by_arguments(monkeypatch, tmp_
 
 
 def test_an_interrupted_recording_goes_on(small, monkeypatch, started, tmp_path):
-    monkeypatch.setattr(inside(recorder), "MAX_CHILDREN", 1)
+    replace(monkeypatch, recorder, "MAX_CHILDREN", 1)
     start = inside(recorder).start
 
     def interrupted(job):
@@ -173,7 +173,7 @@ def test_an_interrupted_recording_goes_on(small, monkeypatch, started, tmp_path)
         return start(job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inside(recorder), "start", interrupted)
+        replace(patch, recorder, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             record(**SMALL, path=tmp_path / "x.npz")
     assert names_in(tmp_path) == ["x.npz.part-my_way_home.npz"] and started == [MAPS[0]]
@@ -204,7 +204,7 @@ def test_an_interruption_stops_children_and_engines(monkeypatch, tmp_path):
             engines.extend(processes_in(child.folder.name) for child in children)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(inside(recorder), "progress_bar", lambda jobs: interrupt_when_both_record)
+    replace(monkeypatch, recorder, "progress_bar", lambda jobs: interrupt_when_both_record)
     with pytest.raises(KeyboardInterrupt):
         record(MAPS, 100_000, 16, path=tmp_path / "x.npz")
     assert [len(processes) for processes in engines] == [2, 2]  # a child and its engine each
@@ -264,7 +264,7 @@ def test_another_process_that_recorded_the_same_was_quicker(
     def quicker(jobs, progress):
         path.write_bytes(small_file.read_bytes())  # and has removed its parts
 
-    monkeypatch.setattr(inside(recorder), "run", quicker)
+    replace(monkeypatch, recorder, "run", quicker)
     assert_same(record(**SMALL, path=path), small)
 
 
@@ -298,7 +298,7 @@ def test_a_file_of_other_arguments_is_not_used(small_file, monkeypatch, tmp_path
     def run(jobs, progress):
         raise RecordsAgainError
 
-    monkeypatch.setattr(inside(recorder), "run", run)
+    replace(monkeypatch, recorder, "run", run)
     record(**SMALL, path=path)
     with pytest.warns(UserWarning, match="other.npz.*expected"), pytest.raises(RecordsAgainError):
         record(**{**SMALL, **change}, path=path)

@@ -31,7 +31,7 @@ import tensorflow as tf  # noqa: E402
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc  # noqa: E402
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog  # noqa: E402
 
-from tests.inside import inside  # noqa: E402
+from tests.inside import inside, replace  # noqa: E402
 from tests.serving import models  # noqa: E402
 from tests.serving.double import Double, grpc_server  # noqa: E402
 
@@ -625,7 +625,7 @@ def test_an_answer_without_outputs_is_a_named_error(monkeypatch) -> None:
     known = {"encode": example.Signature({}, {"codes": example.Tensor(np.dtype("int32"), (-1,))})}
     client = example.RestClient("http://127.0.0.1:1", "m", signatures=known)
     for said in ({}, {"outputs": [[1], [2, 3]]}, {"outputs": "none"}, {"outputs": [2**70]}):
-        monkeypatch.setattr(inside(client), "call", lambda *_, said=said, **__: said)
+        replace(monkeypatch, client, "call", lambda *_, said=said, **__: said)
         with pytest.raises(example.ServingError, match="encode answers something else"):
             client.predict("encode")
     with pytest.raises(ValueError, match='url must be such as "http'):
