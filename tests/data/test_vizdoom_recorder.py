@@ -195,9 +195,12 @@ def processes_in(folder):
 def test_an_interruption_stops_children_and_engines(monkeypatch, tmp_path):
     children, engines = [], []
     start = inside(recorder).start
-    monkeypatch.setattr(
-        inside(recorder), "start", lambda job: children.append(start(job)) or children[-1]
-    )
+
+    def started(job):
+        children.append(start(job))
+        return children[-1]
+
+    replace(monkeypatch, recorder, "start", started)
 
     def interrupt_when_both_record(done):
         if all(child.frames_done() for child in children):
