@@ -3,12 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTEST = -m pytest -p tests.durations $(DURATIONS) -n 2 --dist loadfile -q
 # Markers that select the tests of a leg; without -m the long ones would be skipped.
 QUICK = "not long and not programs"
-QUICK_JAX = "not long and not programs and not tensorflow"
+QUICK_JAX = "not long and not tensorflow"
 PROGRAMS = "programs and not long"
 ALL = "long or not long"
 CORE = tests/test_backend.py tests/test_functional.py tests/test_sampling.py tests/test_metrics.py \
 	tests/test_likelihoods.py tests/test_spectral.py tests/test_golden.py tests/layers tests/models
 EXPORT = tests/test_export.py
+PARALLEL = tests/test_data_parallel.py
+# What one set of versions exports the other serves.
+PROGRAM = tests/serving/test_versions.py
 
 .PHONY: demo test test-jax test-programs test-next test-all durations lint bench lock clean
 
@@ -22,7 +25,7 @@ test: .venv/installed
 
 # The core on JAX.
 test-jax: .venv/installed
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) --leg test-jax -m $(QUICK_JAX) $(CORE)
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) --leg test-jax -m $(QUICK_JAX) $(CORE) $(PARALLEL)
 
 # Whole programs (examples, workers, servers) and exported models.
 test-programs: .venv/installed
@@ -31,7 +34,7 @@ test-programs: .venv/installed
 # The newest TensorFlow and JAX: the core, export, and one program.
 test-next: .venv-next/installed
 	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) --leg test-next --eager \
-		-m "not long" $(CORE) $(EXPORT)
+		-m "not long" $(CORE) $(EXPORT) $(PROGRAM)
 	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) --leg test-next-jax -m $(QUICK_JAX) $(CORE)
 
 # Everything, compiled, on both backends and both sets of versions: two hours.
