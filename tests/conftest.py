@@ -46,6 +46,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--eager") and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Rewriting the graphs of tiny networks takes longer than running them.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.fixture(autouse=True)
 def _eager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains without a graph under --eager: a graph takes 3 s to build, a step 0.1 s to run."""

@@ -761,7 +761,8 @@ def test_speakers_by_name(tmp_path: Path) -> None:
     assert_same(again.convert(sound(2), np.array(["cy", "ann"], object)), by_name)
     stream = again.streaming(2, "bob")
     made = [stream.decode(stream.encode(sound(2))), stream.decode(stream.encode_end())]
-    assert_same(np.concatenate([*made, stream.decode_end()], 1), again.convert(sound(2), 1))
+    whole = np.concatenate([*made, stream.decode_end()], 1)
+    np.testing.assert_allclose(whole, again.convert(sound(2), 1), atol=1e-6)
     with pytest.raises(ValueError, match=r"speaker must be of \['ann', 'bob', 'cy'\], got \['di'"):
         model.convert(sound(2), "di")
     with pytest.raises(ValueError, match="num_speakers=2, but there are 3 speaker_names"):
