@@ -157,7 +157,9 @@ def distances_alone(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.concatenate([to_numpy(d) for d in alone])
 
 
-@pytest.mark.parametrize("width", [3000, 3001, 6000])
+@pytest.mark.parametrize(
+    "width", [3001, *(pytest.param(n, marks=pytest.mark.long) for n in (3000, 6000))]
+)
 def test_the_distance_of_padded_clips_is_that_of_the_clips(width: int) -> None:
     a, b = junk_after_the_end(width)
     found = spectral.multi_scale_distance(a, b, lengths=LENGTHS)

@@ -201,6 +201,7 @@ class TestResume:
         check_resume(tmp_path, vqvae, lambda: PICTURES, 7, **options)
         check_resume(tmp_path / "prior", prior, codes, 7, **options)
 
+    @pytest.mark.long
     def test_with_validation_and_several_steps_a_call(self, tmp_path: Path) -> None:
         check_resume(
             tmp_path, lambda: vqvae(steps_per_execution=2), pipeline, 6,
@@ -214,6 +215,7 @@ class TestResume:
         finally:
             keras.config.set_dtype_policy("float32")
 
+    @pytest.mark.long
     def test_data_read_before(self, tmp_path: Path) -> None:
         def looked_at() -> Any:
             dataset = pipeline()
@@ -303,7 +305,10 @@ class TestFiles:
             with pytest.raises(inside(backup).DamagedError):
                 inside(saver).read(path)
 
-    @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+    @pytest.mark.parametrize(
+        "damage",
+        ["flipped", *(pytest.param(d, marks=pytest.mark.long) for d in ("cut", "empty", "text"))],
+    )
     def test_the_one_before_a_damaged_one(self, tmp_path: Path, damage: str) -> None:
         expected, _ = undisturbed(vqvae, pipeline)
         with pytest.raises(InterruptionError):
