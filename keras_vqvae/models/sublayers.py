@@ -7,6 +7,7 @@ Not for the values of weights, which Keras saves.
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 Layers = dict[str, keras.layers.Layer]
@@ -107,7 +108,7 @@ def revive_lora(model: keras.Model) -> None:
             continue
         kind = "kernel" if hasattr(layer, "lora_kernel_a") else "embeddings"
         a, b = (getattr(layer, f"lora_{kind}_{factor}") for factor in "ab")
-        if not bool(ops.any(a) | ops.any(b)):
+        if not any(np.any(ops.convert_to_numpy(factor)) for factor in (a, b)):
             a.assign(keras.initializers.HeUniform()(a.shape, a.dtype))
 
 
