@@ -22,10 +22,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from examples import multi_worker_loop
 from keras_vqvae import VQVAE, ImageVQVAE, VectorQuantizer, callbacks, data
 from tests.inside import inside
 from tests.replicas import CASES, Case
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import multi_worker_loop  # noqa: E402
 
 EPOCHS = 3
 CLUSTER = json.loads(os.environ.get("TF_CONFIG") or "{}")
