@@ -27,7 +27,7 @@ from tests.inside import inside
 from tests.replicas import CASES, Case
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import multi_worker_loop  # noqa: E402
+import multi_worker_loop
 
 EPOCHS = 3
 CLUSTER = json.loads(os.environ.get("TF_CONFIG") or "{}")
