@@ -187,8 +187,9 @@ def test_datasets() -> None:
     codes = dataset.map(model.encode)
     assert codes.element_spec.shape.as_list() == [None, 2, 2]
     np.testing.assert_array_equal(np.concatenate(list(codes)), model.encode(x))
-    pictures = codes.map(model.decode)
-    np.testing.assert_array_equal(np.concatenate(list(pictures)), model.reconstruct(x))
+    pictures = np.concatenate(list(codes.map(model.decode))).astype(int)
+    # Batches of other sizes add in another order, so half a gray level may be rounded either way.
+    assert np.abs(pictures - model.reconstruct(x)).max() <= 1
 
 
 @pytest.mark.tensorflow
