@@ -22,7 +22,7 @@ from pathlib import Path
 
 from support.command import begin, example_parser, positive
 
-# Of the decoder, by codes a second; their product is the samples a code stands for.
+# Strides of the decoder, by codes a second; their product is the samples a code stands for.
 STRIDES = {25: (8, 5, 4, 4), 50: (5, 4, 4, 4), 100: (5, 4, 4, 2)}
 
 

@@ -449,7 +449,7 @@ def aims(preset: str, figures: dict) -> dict:
 
 
 def verdict(name: str, row: dict) -> str:
-    """What is said of an aim in the end."""
+    """Returns the line that is printed of an aim."""
     if row["met"] is None:
         return f"nothing to compare with, in real frames or reconstructions: {name}"
     most = "" if row["most"] is None else f", at most {row['most']:g}"

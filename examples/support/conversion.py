@@ -323,7 +323,7 @@ def seconds_per_step(model: keras.Model, dataset: tf.data.Dataset, steps: int = 
 
 
 def floors(reached: dict[str, float | None], floor: dict[str, float]) -> dict[str, dict]:
-    """What was reached beside what must be; `met` is None where there is nothing to compare."""
+    """Returns what was reached beside what must be; `met` is None where there is nothing to compare."""
     return {
         name: {
             "reached": value,
@@ -335,7 +335,7 @@ def floors(reached: dict[str, float | None], floor: dict[str, float]) -> dict[st
 
 
 def verdict(name: str, row: dict) -> str:
-    """What is said of a floor in the end."""
+    """Returns the line that is printed of a floor."""
     if row["met"] is None:
         return f"nothing to compare: {name}"
     said = "reached" if row["met"] else "MISSED"

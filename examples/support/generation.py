@@ -57,7 +57,7 @@ def evaluate(
     samples: int = 24,
     temperature: float = 0.9,
 ) -> dict:
-    """What report.py says of a prior; draws samples and writes them into `out`.
+    """Returns what report.py says of a prior; draws samples and writes them into `out`.
 
     Args:
         prior: a trained model.

@@ -1,4 +1,4 @@
-"""What examples/your_own_sound.py reads, and the figures on its page."""
+"""The data that examples/your_own_sound.py reads, and the figures on its page."""
 
 from pathlib import Path
 

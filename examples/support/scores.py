@@ -91,7 +91,7 @@ def compare(vqvae: ImageVQVAE, originals: np.ndarray) -> tuple[dict, dict]:
 
 
 def evaluate(vqvae: ImageVQVAE, seen: np.ndarray, unseen: dict[str, np.ndarray], out: Path) -> dict:
-    """What report.py says of a VQ-VAE; writes the pictures that it shows into `out`.
+    """Returns what report.py says of a VQ-VAE; writes the pictures that it shows into `out`.
 
     Args:
         vqvae: a trained model.
