@@ -323,7 +323,7 @@ def seconds_per_step(model: keras.Model, dataset: tf.data.Dataset, steps: int = 
 
 
 def floors(reached: dict[str, float | None], floor: dict[str, float]) -> dict[str, dict]:
-    """Returns what was reached beside what must be; `met` is None where there is nothing to compare."""
+    """Returns what was reached beside what must be; `met` is None if nothing can be compared."""
     return {
         name: {
             "reached": value,
