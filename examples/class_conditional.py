@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/class_conditional"), help="folder of the run"
+        "--out", type=local_path, default=Path("runs/class_conditional"), help="folder of the run"
     )
     parser.add_argument("--pictures", type=positive, default=60_000, help="of the training set")
     parser.add_argument("--codes", type=positive, default=128, help="size of the codebook")

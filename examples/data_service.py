@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/data_service"), help="folder of the run"
+        "--out", type=local_path, default=Path("runs/data_service"), help="folder of the run"
     )
     parser.add_argument(
         "--role",

@@ -12,12 +12,14 @@ import argparse
 import os
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/distributed"), help="seen by all")
+    parser.add_argument(
+        "--out", type=local_path, default=Path("runs/distributed"), help="seen by all"
+    )
     parser.add_argument("--epochs", type=positive, default=5, help="passes over the frames")
     parser.add_argument("--batch-size", type=positive, default=32, help="of all devices together")
     parser.add_argument("--frames", type=positive, default=10_000, help="to record and train on")

@@ -10,12 +10,14 @@ import argparse
 import json
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
-    parser.add_argument("run", type=Path, help="folder of a finished run of image_reconstruction")
+    parser.add_argument(
+        "run", type=local_path, help="folder of a finished run of image_reconstruction"
+    )
     parser.add_argument("--hidden", type=positive, default=64, help="channels of the prior")
     parser.add_argument("--layers", type=positive, default=8, help="of the prior")
     parser.add_argument("--steps", type=positive, default=6000, help="training steps")

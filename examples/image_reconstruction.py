@@ -11,13 +11,15 @@ Each stage leaves a file behind and is skipped when that is there: run it again 
 import argparse
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument("--data", default="vizdoom", help="vizdoom, fashion_mnist, folder or TFDS")
-    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME OF DATA")
+    parser.add_argument(
+        "--out", type=local_path, help="folder of the run; default runs/NAME OF DATA"
+    )
     parser.add_argument(
         "--size", type=positive, default=64, help="side of pictures, folder or TFDS"
     )

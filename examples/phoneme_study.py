@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 # Strides of the decoder, by codes a second; their product is the samples a code stands for.
 STRIDES = {25: (8, 5, 4, 4), 50: (5, 4, 4, 4), 100: (5, 4, 4, 2)}
@@ -29,7 +29,7 @@ STRIDES = {25: (8, 5, 4, 4), 50: (5, 4, 4, 4), 100: (5, 4, 4, 2)}
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/phoneme_study"), help="folder of the run"
+        "--out", type=local_path, default=Path("runs/phoneme_study"), help="folder of the run"
     )
     parser.add_argument(
         "--data", choices=("msu_nsh", "flite", "both"), default="both", help="recorded, synthetic"

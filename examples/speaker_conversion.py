@@ -27,7 +27,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,9 +35,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--preset", choices=("tiny", "small", "paper"), default="tiny", help="of networks"
     )
-    parser.add_argument("--data", type=Path, help="a folder with one sub-folder a speaker")
+    parser.add_argument("--data", type=local_path, help="a folder with one sub-folder a speaker")
     parser.add_argument("--speakers", help="with commas, out of those of data.debian_speech")
-    parser.add_argument("--out", type=Path, help="default runs/speaker_conversion_PRESET")
+    parser.add_argument("--out", type=local_path, help="default runs/speaker_conversion_PRESET")
     parser.add_argument(
         "--downsampling",
         type=int,
@@ -46,7 +46,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=positive, help="of training each network")
     parser.add_argument("--minutes", type=float, help="of training, for the preset small")
-    parser.add_argument("--judges", type=Path, help="folder of trained judges; default OUT/judges")
+    parser.add_argument(
+        "--judges", type=local_path, help="folder of trained judges; default OUT/judges"
+    )
     parser.add_argument("--skip-corrupt", action="store_true", help="leave out unusable files")
     parser.add_argument("--yes", action="store_true", help="train the preset paper, at its cost")
     args = parser.parse_args(argv)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 CHUNK = 250  # steps in one program
 
@@ -188,7 +188,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for command, what in (("write", "writes the sound"), ("train", "trains a network")):
         one = commands.add_parser(command, help=what)
-        one.add_argument("sound", type=Path, help="the folder of the FLAC files")
+        one.add_argument("sound", type=local_path, help="the folder of the FLAC files")
         one.add_argument("--preset", choices=("small", "paper"), default="small", help="network")
         if command == "write":
             one.add_argument("--speakers", help="with commas; default those of the preset")
@@ -196,7 +196,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 "--bits", type=int, choices=range(8, 17), default=16, help="of a sample"
             )
             continue
-        one.add_argument("model", type=Path, help="the file to write, NAME.keras")
+        one.add_argument("model", type=local_path, help="the file to write, NAME.keras")
         one.add_argument("--steps", type=positive, help="default those of the preset")
         one.add_argument("--batch-size", type=positive, help="default that of the preset")
         one.add_argument(

@@ -25,13 +25,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument("--preset", choices=("tiny", "small"), default="tiny", help="of networks")
-    parser.add_argument("--data", type=Path, help="a folder of episodes; see data.video")
+    parser.add_argument("--data", type=local_path, help="a folder of episodes; see data.video")
     parser.add_argument("--size", type=positive, default=64, help="side of the frames of videos")
     parser.add_argument(
         "--actions",
@@ -41,7 +41,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--frame-skip", type=positive, default=1, help="with --data: keep every so many-th frame"
     )
-    parser.add_argument("--out", type=Path, help="default runs/video_prediction_PRESET")
+    parser.add_argument("--out", type=local_path, help="default runs/video_prediction_PRESET")
     parser.add_argument("--vqvae", help="a trained one: a .keras file, or a name in the zoo")
     parser.add_argument(
         "--frames-per-code", type=int, choices=(1, 2), default=1, help="2: a VideoVQVAE"

@@ -19,13 +19,15 @@ then holds
 import argparse
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="of image files")
-    parser.add_argument("--out", type=Path, default=Path("runs/your_own_images"), help="to write")
+    parser.add_argument("folder", type=local_path, nargs="?", help="of image files")
+    parser.add_argument(
+        "--out", type=local_path, default=Path("runs/your_own_images"), help="to write"
+    )
     parser.add_argument("--size", type=positive, default=64, help="side of the images")
     parser.add_argument("--num-codes", type=positive, default=512, help="size of the codebook")
     parser.add_argument("--hidden", type=positive, default=64, help="channels of both networks")

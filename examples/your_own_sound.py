@@ -21,16 +21,16 @@ The folder of the run then holds
 import argparse
 from pathlib import Path
 
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 LEAST_SAMPLE_RATE = 6400  # to follow a pitch at
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="of WAV, FLAC, Ogg or MP3 files")
+    parser.add_argument("folder", type=local_path, nargs="?", help="of WAV, FLAC, Ogg or MP3 files")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/your_own_sound"), help="folder of the run"
+        "--out", type=local_path, default=Path("runs/your_own_sound"), help="folder of the run"
     )
     parser.add_argument("--speakers", action="store_true", help="sub-folders are speakers")
     parser.add_argument("--sample-rate", type=positive, default=8000, help="Hz")

@@ -165,6 +165,16 @@ def concrete(x: Any) -> np.ndarray | None:
     return ops.convert_to_numpy(x) if known else None
 
 
+def native(data: Any) -> Any:
+    """Returns data with its numpy arrays in this machine's order of bytes: no backend has both."""
+
+    def convert(x: Any) -> Any:
+        is_array = isinstance(x, np.ndarray)
+        return x.astype(x.dtype.newbyteorder("="), copy=False) if is_array else x
+
+    return keras.tree.map_structure(convert, data)
+
+
 def checked_range(name: str, x: Tensor, stop: int) -> Tensor:
     """`x`, integers, after a check within TensorFlow's graph that they are in [0, `stop`).
 

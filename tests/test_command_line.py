@@ -116,3 +116,11 @@ def test_counts_are_at_least_one() -> None:
     for text in ("0", "-1", "1.5", "many"):
         with pytest.raises(argparse.ArgumentTypeError, match="at least 1, got"):
             command.positive(text)
+
+
+def test_paths_are_local_and_of_home() -> None:
+    """A folder `gs:` was made in silence."""
+    assert command.local_path("~/runs") == Path.home() / "runs"
+    for text in ("gs://bucket/run", "hdfs:/run", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a local path, got"):
+            command.local_path(text)

@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from support.command import begin, example_parser
+from support.command import begin, example_parser, local_path
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
-    parser.add_argument("model", type=Path, help="a .keras file")
-    parser.add_argument("folder", type=Path, help="to write")
+    parser.add_argument("model", type=local_path, help="a .keras file")
+    parser.add_argument("folder", type=local_path, help="to write")
     parser.add_argument("--float16", action="store_true", help="halve the weights' precision")
     return parser.parse_args()
 

@@ -13,14 +13,16 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from support.command import begin, example_parser, positive
+from support.command import begin, example_parser, local_path, positive
 
 
 def arguments() -> argparse.Namespace:
     parser = example_parser(__doc__)
     parser.add_argument("name", help="a folder of the zoo")
     parser.add_argument("folder", help="of images, sound or episodes")
-    parser.add_argument("out", type=Path, help="a PNG file, a folder for WAV files, or a GIF file")
+    parser.add_argument(
+        "out", type=local_path, help="a PNG file, a folder for WAV files, or a GIF file"
+    )
     parser.add_argument(
         "--most", type=positive, default=12, help="images, clips or episodes to take"
     )

@@ -6,8 +6,10 @@ library is needed here.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 # What TensorFlow's C++ side and gRPC print. Errors that matter are raised in Python as well.
@@ -62,6 +64,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
     return int(text)
+
+
+def local_path(text: str) -> Path:
+    """The type of options that are paths: local ones, with `~` expanded."""
+    if not text or re.match("[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise argparse.ArgumentTypeError(f"must be a local path, got {text!r}")
+    return Path(text).expanduser()
 
 
 def begin(arguments: Callable[[], argparse.Namespace]) -> None:

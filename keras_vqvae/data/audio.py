@@ -42,6 +42,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_vqvae.backend import native
 from keras_vqvae.data import audio_files
 from keras_vqvae.data.audio_files import BESIDE, SUFFIXES, SoundFile
 from keras_vqvae.data.audio_manifest import Row, read_manifest
@@ -373,7 +374,7 @@ def from_arrays(
             f"`waveforms` of shape {waveforms.shape} would be {len(waveforms)} clips. If it is one "
             "clip in stereo, average the channels: `[waveforms.mean(axis=1)]`."
         )
-    arrays = [_native(np.asarray(waveform)) for waveform in waveforms]
+    arrays = [native(np.asarray(waveform)) for waveform in waveforms]
     if not arrays:
         raise ValueError("`waveforms` must not be empty.")
     dtypes = {array.dtype for array in arrays}
@@ -922,11 +923,6 @@ def _check_format(
         )
     if other:
         audio_files.import_extra("soxr")
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """The array in this machine's order of bytes: TensorFlow takes no other."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_array(name: str, array: np.ndarray, min_samples: int, clipped: str) -> None:

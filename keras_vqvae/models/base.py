@@ -115,10 +115,12 @@ class Model(keras.Model):
         if getattr(self, "_compile_metrics", None) is not None:
             raise ValueError(f"{type(self).__name__} has its own metrics: compile() takes none")
         batch_size = args[0] if args else kwargs.get("batch_size")
+        x = backend.native(x)
         self._prepare("fit", x, batch_size)
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple):
             validation = validation[0]
+        validation = backend.native(validation)
         if validation is not None:
             self._check_input("fit", validation)
             _check_ranks("fit", validation)
@@ -155,6 +157,7 @@ class Model(keras.Model):
         self._check_weighting(kwargs)
         if kwargs.get("steps") is None and len(args) < 4:
             check_ends("data of evaluate()", x, "steps")
+        x = backend.native(x)
         self._prepare("evaluate", x, args[0] if args else kwargs.get("batch_size"))
         return super().evaluate(self._with_checks(x), None, *args, **kwargs)
 
@@ -162,6 +165,7 @@ class Model(keras.Model):
         """`keras.Model.predict`: what `call` returns, for all of `x`."""
         if kwargs.get("steps") is None and len(args) < 3:
             check_ends("data of predict()", x, "steps")
+        x = backend.native(x)
         self._prepare("predict", x, args[0] if args else kwargs.get("batch_size"))
         return super().predict(self._with_checks(x), *args, **kwargs)
 
@@ -541,4 +545,4 @@ def _rows(data: Any, start: int, stop: int) -> Any:
 
 
 def _as_tensors(data: Any) -> Any:
-    return keras.tree.map_structure(ops.convert_to_tensor, data)
+    return keras.tree.map_structure(ops.convert_to_tensor, backend.native(data))
