@@ -28,8 +28,8 @@ CASES = {
 }
 # By number of devices. The other cases are long.
 SHORT = {
-    2: ("ema_restarts", "gradient_codebook", "own_networks_with_regularizers", "layer_alone"),
-    4: ("ema_adapted", "prior_of_classes"),
+    2: ("ema_restarts", "layer_alone"),
+    4: ("gradient_codebook", "prior_of_classes"),
 }
 LONG = {devices: tuple(n for n in CASES if n not in names) for devices, names in SHORT.items()}
 BATCHES = "batches that do not divide"

@@ -87,7 +87,7 @@ def test_decoding_in_parts(causal: bool) -> None:
     whole = to_numpy(layer(x, condition))
     before, after = layer.context
     state, parts = np.zeros((2, 2), "int32"), []
-    cuts = [0, 1, 4, 30, 31, 60]
+    cuts = [0, 1, 31, 60]
     for first, end in itertools.pairwise(cuts):
         low = max(0, first - before)
         part = x[:, low : end + after]

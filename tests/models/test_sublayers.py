@@ -40,7 +40,7 @@ def own() -> VQVAE:
 
 def short(kinds: Iterable[str]) -> list:
     """The kinds, of which those that compile longest are long tests."""
-    slow = ("VideoPredictor", "PixelCNN", "AudioVQVAE (WaveNet)")
+    slow = ("VideoPredictor", "VideoVQVAE", "PixelCNN", "AudioVQVAE (WaveNet)")
     return [pytest.param(k, marks=pytest.mark.long if k in slow else ()) for k in kinds]
 
 
@@ -160,7 +160,7 @@ def test_other_ways_to_quantize(mode: str, tmp_path: Path) -> None:
 
 
 def test_lora_on_rounded_weights_is_not_saved(tmp_path: Path) -> None:
-    model = make("WaveNet")
+    model = make("ImageVQVAE")
     quantize(model, "int8")
     enable_lora(model)
     with pytest.raises(ValueError, match="cannot be saved: .* has LoRA on weights quantized to"):
@@ -258,7 +258,9 @@ def test_nothing_is_compiled_anew_without_a_change() -> None:
     assert list(inside(model).compiled_functions.values()) != [function]
 
 
-@pytest.mark.parametrize("how", ["LoRA", "int8", "int4", "float8"])
+@pytest.mark.parametrize(
+    "how", ["LoRA", "int8", *(pytest.param(x, marks=pytest.mark.long) for x in ("int4", "float8"))]
+)
 def test_steps_are_those_of_the_whole(how: str) -> None:
     """Fault 65: a WaveNet's steps read raw int8 kernels, and drew from logits of 4.8e6 for 1.6."""
     model = make("WaveNet")
