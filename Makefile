@@ -6,10 +6,10 @@ QUICK = "not long and not programs"
 QUICK_JAX = "not long and not tensorflow"
 PROGRAMS = "programs and not long"
 ALL = "long or not long"
-CORE = tests/test_backend.py tests/test_functional.py tests/test_sampling.py tests/test_metrics.py \
-	tests/test_likelihoods.py tests/test_spectral.py tests/test_golden.py tests/layers tests/models
+CORE = tests/test_backend.py tests/test_functional.py tests/test_sampling.py \
+	tests/test_likelihoods.py tests/test_golden.py tests/layers tests/models
+ON_JAX_TOO = tests/test_metrics.py tests/test_spectral.py tests/test_data_parallel.py
 EXPORT = tests/test_export.py
-PARALLEL = tests/test_data_parallel.py
 # What one set of versions exports the other serves.
 PROGRAM = tests/serving/test_versions.py
 
@@ -25,11 +25,12 @@ test: .venv/installed
 
 # The core on JAX.
 test-jax: .venv/installed
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) --leg test-jax -m $(QUICK_JAX) $(CORE) $(PARALLEL)
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) --leg test-jax -m $(QUICK_JAX) $(CORE) $(ON_JAX_TOO)
 
 # Whole programs (examples, workers, servers) and exported models.
 test-programs: .venv/installed
-	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) --leg test-programs -m $(PROGRAMS) tests
+	KERAS_BACKEND=tensorflow .venv/bin/python $(PYTEST) --leg test-programs --eager -m $(PROGRAMS) \
+		tests
 
 # The newest TensorFlow and JAX: the core, export, and one program.
 test-next: .venv-next/installed

@@ -13,7 +13,7 @@ if keras.backend.backend() != "tensorflow":
 import tensorflow as tf
 
 from keras_vqvae import PixelCNN, VideoPredictor, export_savedmodel
-from tests.models.test_video import CONTEXT, KINDS, actions, frames, make
+from tests.models.test_video import CONTEXT, actions, frames, make
 
 pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 HOW = {"seed": 3, "temperature": np.float32(0.8), "top_k": 5, "top_p": np.float32(0.95)}
@@ -30,7 +30,13 @@ def answer(served: Any, endpoint: str, **inputs: Any) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("kind", "guidance"), [*((kind, 0.0) for kind in KINDS), ("discrete", 0.7)]
+    ("kind", "guidance"),
+    [
+        ("discrete", 0.7),
+        ("continuous", 0.0),
+        ("none", 0.0),
+        *(pytest.param(kind, 0.0, marks=pytest.mark.long) for kind in ("discrete", "buttons")),
+    ],
 )
 def test_predict_and_steps_are_those_of_python(kind: str, guidance: float, tmp_path: Path) -> None:
     model, context, steps = make(kind, sharp=0.4), frames(3, CONTEXT + 1), 4

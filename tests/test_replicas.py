@@ -9,13 +9,15 @@ from tests.replicas import CASES, check_differences, run_program
 pytestmark = [pytest.mark.programs, pytest.mark.tensorflow]
 
 
-# Start, restart and `adapt` of a codebook, a prior, sound, video, empty replicas. Others are long.
+# Start and restart of a codebook, a prior, sound, video, empty replicas. Others are long.
 SHORT = {
-    2: tuple(
-        n
-        for n in CASES
-        if n in ("prior", "video", "layer_alone_restarts")
-        or (n.startswith(("ema", "sound", "own")) and n != "ema_restarts_empty_replica")
+    2: (
+        "ema_restarts",
+        "prior",
+        "sound_in_parallel",
+        "video",
+        "own_networks_with_regularizers",
+        "layer_alone_restarts",
     ),
     4: ("ema_restarts_empty_replica",),
 }

@@ -42,7 +42,6 @@ class Exported:
 # One of each family and of each form of condition, actions and files; the others are long.
 SHORT = (
     "image_classes",
-    "image_mixed",
     "image_encoded",
     "sound_source",
     "sound_any_prior",

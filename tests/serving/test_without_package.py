@@ -35,15 +35,12 @@ from tests.serving.models import MODELS, bad_requests, emptied, requests  # noqa
 
 # With every signature, state and kind of condition; the others, which take minutes, combine them.
 FEW = [
-    "image_prior",
     "image_classes",
     "image_encoded",
     "sound_encoded",
     "sound_source",
     "sound_wavenet",
     "video_discrete",
-    "video_none",
-    "video_codes",
     "video_codes_predictor",
 ]
 ALL = [pytest.param(name, marks=[] if name in FEW else pytest.mark.long) for name in MODELS]
@@ -173,7 +170,7 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess:
 def test_c_program_reconstructs_a_picture(
     program: Path, export_once: Callable, tmp_path: Path
 ) -> None:
-    path = export_once("image_prior")
+    path = export_once("image_classes")
     picture = images(1, (8, 12, 3))
     header = b"P6\n12 8\n255\n"
     (tmp_path / "in.ppm").write_bytes(header + picture.tobytes())
@@ -186,7 +183,7 @@ def test_c_program_reconstructs_a_picture(
 
 
 def test_c_program_lists_signatures(program: Path, export_once: Callable) -> None:
-    path = export_once("image_prior")
+    path = export_once("image_classes")
     listed = run(program, path).stdout
     signatures = json.loads((path / "signature.json").read_text(encoding="utf-8"))["signatures"]
     assert {line for line in listed.splitlines() if not line.startswith(" ")} == set(signatures)
@@ -198,7 +195,7 @@ def test_c_program_lists_signatures(program: Path, export_once: Callable) -> Non
 
 
 def test_c_program_says_what_is_wrong(program: Path, export_once: Callable, tmp_path: Path) -> None:
-    path, picture, out = export_once("image_prior"), tmp_path / "in.ppm", tmp_path / "out.ppm"
+    path, picture, out = export_once("image_classes"), tmp_path / "in.ppm", tmp_path / "out.ppm"
     for text, message in {
         b"P6\n12 4\n255\n" + bytes(12 * 4 * 3): "error 3: .*images must have shape",
         b"P6\n12 8\n255\n" + bytes(7): "ends too early: .*in.ppm",
