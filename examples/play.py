@@ -166,7 +166,7 @@ def make_app(
         for frame in frames:
             file = io.BytesIO()
             frame = scores.brightened(frame) if brightened else frame
-            picture = keras.utils.array_to_img(frame, scale=False)
+            picture = keras.utils.array_to_img(frame, "channels_last", scale=False)
             picture.save(file, "png")
             pictures.append("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
         return pictures

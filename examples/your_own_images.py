@@ -55,7 +55,7 @@ def recorded_images(folder: Path) -> Path:
     """A folder of images for those who have none at hand."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(record(frames_per_map=1000).frames):
-        keras.utils.save_img(folder / f"{number:05}.png", frame, scale=False)
+        keras.utils.save_img(folder / f"{number:05}.png", frame, "channels_last", scale=False)
     return folder
 
 

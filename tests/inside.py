@@ -39,7 +39,6 @@ NAMES = {
     "flatten_layers": "_flatten_layers",
     "flite": "_flite",
     "frames_given": "_frames_given",
-    "import_tfds": "_import_tfds",
     "interpolation": "_interpolation",
     "layers": "_layers",
     "layers_in_order": "_layers_in_order",

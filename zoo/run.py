@@ -75,7 +75,7 @@ def show_pictures(vqvae: ImageVQVAE, folder: str, out: Path, most: int) -> None:
     images = np.concatenate(list(dataset.take(most).as_numpy_iterator()))
     say_left_out(len(images), int(dataset.cardinality()))
     rows = [np.concatenate(list(x), 1) for x in (images, vqvae.reconstruct(images))]
-    keras.utils.save_img(out, np.concatenate(rows, 0), scale=False)
+    keras.utils.save_img(out, np.concatenate(rows, 0), "channels_last", scale=False)
     print(f"{len(images)} pictures, codes {vqvae.encode(images).shape}: {out}")
 
 
@@ -131,7 +131,7 @@ def show_what_follows(
     )
     both = np.concatenate([truth, np.concatenate([truth[:, :first], future], 1)], 3)
     moments = [
-        keras.utils.array_to_img(np.concatenate(list(both[:, t]), 0), scale=False)
+        keras.utils.array_to_img(np.concatenate(list(both[:, t]), 0), "channels_last", scale=False)
         for t in range(first + steps)
     ]
     moments[0].save(out, save_all=True, append_images=moments[1:], duration=200, loop=0)

@@ -47,10 +47,10 @@ from keras_vqvae.data import audio_files
 from keras_vqvae.data.audio_files import BESIDE, SUFFIXES, SoundFile
 from keras_vqvae.data.audio_manifest import Row, read_manifest
 from keras_vqvae.data.files import find_files
-from keras_vqvae.data.images import _import_tfds
+from keras_vqvae.data.images import import_tfds, tfds_builder
 from keras_vqvae.data.options import filled_in
 from keras_vqvae.data.order import Order, check_batch_size, check_shard, is_integer
-from keras_vqvae.paths import any_path, local_path, shown
+from keras_vqvae.paths import local_path, shown
 
 __all__ = [
     "Row",
@@ -453,13 +453,8 @@ def from_tfds(
     """
     _check_arguments(sample_rate, crop, batch_size, 1, shard)
     wanted = _wanted_speakers(speakers)
-    tfds = _import_tfds()
-    try:
-        where = None if data_dir is None else str(any_path(data_dir, "data_dir"))
-        builder = tfds.builder(name, data_dir=where)
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(f"`name` {name!r} is no TensorFlow Dataset.") from error
-    key, rate, several = _tfds_audio(tfds, builder)
+    builder = tfds_builder(name, data_dir)
+    key, rate, several = _tfds_audio(builder)
     _check_channels(channels)
     if several and channels == "mono":
         raise ValueError(f'{name} has {key!r} of several channels: channels="mix" averages them.')
@@ -983,10 +978,10 @@ def _of_speakers(
 # TensorFlow Datasets.
 
 
-def _tfds_audio(tfds, builder) -> tuple[str, int, bool]:
+def _tfds_audio(builder) -> tuple[str, int, bool]:
     """The feature's name, its sample rate, and whether it has several channels."""
     for key, feature in builder.info.features.items():
-        if isinstance(feature, tfds.features.Audio):
+        if isinstance(feature, import_tfds().features.Audio):
             rate = getattr(feature, "sample_rate", None) or feature._sample_rate
             if not rate:
                 raise ValueError(f"{builder.name} does not say the sample rate of {key!r}.")

@@ -394,7 +394,8 @@ def _report_dark(folder: pathlib.Path, found: dict[pathlib.Path, ImageFile]) -> 
 # TensorFlow Datasets.
 
 
-def _import_tfds():
+def import_tfds() -> Any:
+    """Returns TensorFlow Datasets; raises `ImportError` where it cannot be imported."""
     tfds = import_extra("tensorflow_datasets", "TensorFlow Datasets", "examples")
     # Where one of its own imports fails it logs that, and leaves an empty module behind.
     if not hasattr(tfds, "builder"):
@@ -414,7 +415,7 @@ def tfds_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
         ValueError: there is no such data set; the message names those of a similar name.
         ImportError: TensorFlow Datasets is not installed, or cannot be imported.
     """
-    tfds = _import_tfds()
+    tfds = import_tfds()
     place = None if data_dir is None else str(any_path(data_dir, "data_dir"))
     try:
         return tfds.builder(name, data_dir=place)
@@ -449,7 +450,7 @@ def _tfds_image_size(builder, image_size: Sequence[int] | None) -> tuple[int, in
 
 
 def _tfds_encoded(builder, split: str) -> tf.data.Dataset:
-    decoders = {"image": _import_tfds().decode.SkipDecoding()}
+    decoders = {"image": import_tfds().decode.SkipDecoding()}
     try:
         return builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
     except (ValueError, KeyError) as error:

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_vqvae import WaveNet, functional
 from keras_vqvae.data import audio, audio_corpus, audio_files
-from tests.inside import inside
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -490,7 +489,7 @@ def tiny_tfds(tmp_path_factory):
     from keras_vqvae.data import images
 
     try:
-        tfds = inside(images).import_tfds()
+        tfds = images.import_tfds()
     except ImportError as error:
         pytest.skip(str(error))
 

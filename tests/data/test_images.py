@@ -14,7 +14,7 @@ from keras_vqvae import data
 from keras_vqvae.data import idx
 from keras_vqvae.data import images as images_module
 from keras_vqvae.data.cache import cache_dir
-from tests.inside import inside, replace
+from tests.inside import replace
 
 pytestmark = pytest.mark.tensorflow  # pipelines know no backend
 
@@ -258,7 +258,7 @@ def test_unusable_folders_are_named(tmp_path):
 @pytest.fixture(scope="module")
 def tiny_tfds(tmp_path_factory):
     """Two real data sets of ten numbered images, of one size and of many, and their folder."""
-    tfds = inside(images_module).import_tfds()
+    tfds = images_module.import_tfds()
 
     class TinyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
