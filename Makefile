@@ -5,6 +5,8 @@ PYTEST = -m pytest -p tests.durations $(DURATIONS) -n 2 --dist loadfile -q
 QUICK = "not long and not programs"
 QUICK_JAX = "not long and not tensorflow"
 PROGRAMS = "programs and not long"
+NEXT = "not long and not locked"
+NEXT_JAX = "not long and not locked and not tensorflow"
 ALL = "long or not long"
 CORE = tests/test_backend.py tests/test_functional.py tests/test_sampling.py \
 	tests/test_likelihoods.py tests/test_golden.py tests/layers tests/models
@@ -35,8 +37,8 @@ test-programs: .venv/installed
 # The newest TensorFlow and JAX: the core, export, and one program.
 test-next: .venv-next/installed
 	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) --leg test-next --eager \
-		-m "not long" $(CORE) $(EXPORT) $(PROGRAM)
-	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) --leg test-next-jax -m $(QUICK_JAX) $(CORE)
+		-m $(NEXT) $(CORE) $(EXPORT) $(PROGRAM)
+	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) --leg test-next-jax -m $(NEXT_JAX) $(CORE)
 
 # Everything, compiled, on both backends and both sets of versions: two hours.
 test-all: .venv/installed .venv-next/installed .venv-kserve/installed

@@ -77,6 +77,7 @@ def voiced(**options: object) -> ParallelDecoder:
     return layer
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("causal", [False, True])
 def test_decoding_in_parts(causal: bool) -> None:
     """Each part with its context, and nothing else from before but where the source is."""
@@ -123,6 +124,7 @@ def test_follows_the_pitch_in_training() -> None:
     assert np.abs(to_numpy(forced) - to_numpy(made)).max() > 1e-4
 
 
+@pytest.mark.locked
 def test_codes_learn_no_pitch_where_there_are_speakers() -> None:
     """The pitch is the speaker's: no gradient of its loss reaches the codes' vectors."""
     waveform = 0.1 * floats((1, 20 * UNIT))

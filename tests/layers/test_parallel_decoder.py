@@ -16,6 +16,7 @@ def small(**options: Any) -> ParallelDecoder:
     return ParallelDecoder((3, 2), 8, finest_hidden=3, dilations=(1, 2), **options)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("causal", [False, True])
 def test_layer(causal: bool, tmp_path) -> None:
     make = lambda **kw: small(causal=causal, **kw)  # noqa: E731

@@ -77,6 +77,7 @@ def test_disguises_are_of_training_only_and_decided_by_the_seed() -> None:
     assert np.abs(to_numpy(other(x, training=True)) - first).max() > 1e-3
 
 
+@pytest.mark.locked
 def test_in_a_model() -> None:
     encoder = SpectrogramEncoder(8, 8000, 80, hop=40, window=160, bands=20, hidden=8, warp=0.2)
     model = AudioVQVAE(

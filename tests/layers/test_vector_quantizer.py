@@ -37,6 +37,7 @@ def test_shared_checks(codebook: str, shape: tuple, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.locked
 @given(
     st.lists(st.integers(1, 4), min_size=0, max_size=3),
     st.integers(0, 3),
@@ -101,6 +102,7 @@ class NumpyEMA:
         return quantized
 
 
+@pytest.mark.locked
 def test_ema_is_that_of_numpy_over_50_steps_with_restarts() -> None:
     layer = VectorQuantizer(16, 3, decay=0.8, expiry=0.3, epsilon=1e-3, seed=5)
     layer.build((None, 3))
@@ -149,6 +151,7 @@ def blobs(random: np.random.Generator, centres: np.ndarray, rows: int) -> np.nda
     return (chosen + random.normal(size=chosen.shape)).astype("float32")
 
 
+@pytest.mark.locked
 def test_blobs_use_95_percent_of_the_codes() -> None:
     """64 Gaussian blobs, 512 codes; beside the usual start, whose codebook collapses."""
     random = np.random.default_rng(0)
@@ -213,6 +216,7 @@ def with_padding(z: np.ndarray, extra: int, filler: float) -> tuple[np.ndarray, 
     return padded, mask
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 @pytest.mark.parametrize("filler", [0.0, 40.0])
 def test_what_a_mask_leaves_out_does_not_count(codebook: str, filler: float) -> None:
@@ -481,6 +485,7 @@ def test_adapt_is_better_than_random_rows() -> None:
     assert float(inside(adapted).started) == 1.0
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize(
     "rows_a_code", [16, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 1000))]
 )

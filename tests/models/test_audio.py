@@ -219,6 +219,7 @@ def padded(width: int, filler: float) -> dict:
     return {"waveform": np.where(places, clips, filler).astype("float32"), **CLIPS}
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize(
     "decoder, codebook",
     [
@@ -301,6 +302,7 @@ def test_training_on_whole_short_clips(samples: int) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_use(decoder: str) -> None:
     model = trained(decoder)
@@ -323,6 +325,7 @@ def test_use(decoder: str) -> None:
     assert model.decode(np.zeros((0, 3), "int32"), 1).shape == (0, 24)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_reconstruction_loss(decoder: str) -> None:
     model = trained(decoder)
@@ -350,6 +353,7 @@ def assert_same_levels(a: np.ndarray, b: np.ndarray) -> None:
     np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+@pytest.mark.locked
 def test_drawing_is_decided_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained("wavenet")
     codes = model.encode(sound(3))
@@ -364,6 +368,7 @@ def test_drawing_is_decided_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None
     assert_same_levels(model.decode(codes, 1, seed=5), one)
 
 
+@pytest.mark.locked
 def test_what_a_clip_is_drawn_from_is_its_own() -> None:
     """Whatever the size of batches; and no two clips are drawn from the same numbers."""
     model = trained("wavenet")
@@ -389,6 +394,7 @@ def test_codes_are_spread_over_calls(most: int) -> None:
     assert len({sizes.part_of(length, most, True) for length in range(1, most + 1)}) <= 20
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("kernel_size", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
     """The samples that the whole network gives when it is run again for each; in a stream too."""
@@ -413,6 +419,7 @@ def test_drawing_equals_the_slow_way(kernel_size: int) -> None:
     np.testing.assert_allclose(np.concatenate(chunks, 1), got, atol=1e-6)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize(
     ("decoder", "causal"),
     [
@@ -453,6 +460,7 @@ def test_streaming(decoder: str, causal: bool) -> None:
             stream.reset()
 
 
+@pytest.mark.locked
 def test_streaming_compiled_by_xla() -> None:
     model = trained("wavenet")
     x = sound(1, 96)
@@ -462,6 +470,7 @@ def test_streaming_compiled_by_xla() -> None:
     assert_same_levels(made, model.decode(np.concatenate(codes, 1), 1, seed=4))
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("kind", ["causal", "centred", "spectra"])
 def test_streamed_latents(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents, not only codes: the quantizer would hide small differences."""
@@ -657,6 +666,7 @@ BAD = {
 }
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "value, xla",
@@ -683,6 +693,7 @@ def test_bad_sound_in_a_dataset_is_named_before_it_does_harm(value: float, xla: 
         model.fit(dataset, validation_data=bad, verbose=0)
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.graph
 def test_short_clips_in_a_dataset_of_any_width_are_named() -> None:
@@ -891,6 +902,7 @@ def test_datasets_that_do_not_fit() -> None:
             model.fit(unknown, verbose=0)
 
 
+@pytest.mark.locked
 def test_a_stream_draws_by_a_seed_of_its_own_and_takes_another_speaker() -> None:
     model = trained("wavenet")
     codes = model.encode(sound(1))

@@ -105,6 +105,7 @@ def test_adapt_is_of_examples_from_all_over_an_array(vqvae: ImageVQVAE) -> None:
     np.testing.assert_allclose(distances, 0, atol=1e-6)
 
 
+@pytest.mark.locked
 def test_tuples_of_one(vqvae: ImageVQVAE, prior: PixelCNN, audio: AudioVQVAE) -> None:
     """`fit` takes a dataset of `(x,)`, and so does all else."""
     np.testing.assert_array_equal(vqvae.encode(dataset((PICTURES,))), vqvae.encode(PICTURES))

@@ -125,6 +125,7 @@ def test_steps_equal_call(kind: str, kernel_size: int) -> None:
     check_steps(model, data(kind))
 
 
+@pytest.mark.locked
 @settings(max_examples=8)
 @given(
     grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
@@ -140,6 +141,7 @@ def test_steps_equal_call_for_any_shape(
     check_steps(model, codes(n, grid, num_codes))
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_sampling_equals_naive_sampling(kind: str) -> None:
     model = sharpened(make(**KINDS[kind]))
@@ -188,6 +190,7 @@ class Bigram(Autoregressive):
         return ops.take(self.table, previous, axis=0), cache
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("grid", [(4, 5), (20,), (2, 3, 4)])
 def test_a_model_of_ones_own(grid: tuple) -> None:
     model = Bigram(grid, 6)
@@ -230,6 +233,7 @@ def test_seed_none_is_decided_by_set_random_seed() -> None:
     np.testing.assert_array_equal(model.sample(3), first)
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", ONE_KIND)
 def test_eager_graph_and_xla_agree(kind: str) -> None:
@@ -308,6 +312,7 @@ def test_probabilities_sum_to_one(enumerable: tuple) -> None:
     assert p.max() > 3 / 81  # far from uniform
 
 
+@pytest.mark.locked
 def test_sampled_frequencies_are_the_models(enumerable: tuple) -> None:
     model, _, p = enumerable
     n = 20_000
@@ -358,6 +363,7 @@ def test_log_prob_is_what_fit_minimises() -> None:
     assert ops.is_tensor(model.log_prob(tensors))
 
 
+@pytest.mark.locked
 @pytest.mark.graph
 def test_learns_what_can_be_learnt() -> None:
     """Each code is the one above plus the class; the first row is uniform."""

@@ -130,6 +130,7 @@ def test_a_model_that_is_built_late(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.encode(images(2)), model.encode(images(2)))
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("kind", short(MODELS))
 @pytest.mark.parametrize("how", ["int8", "LoRA"])
 def test_quantized_and_adapted_models_load(kind: str, how: str, tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_other_ways_to_quantize(mode: str, tmp_path: Path) -> None:
 
 
 def test_lora_on_rounded_weights_is_not_saved(tmp_path: Path) -> None:
-    model = make("ImageVQVAE")
+    model = own()
     quantize(model, "int8")
     enable_lora(model)
     with pytest.raises(ValueError, match="cannot be saved: .* has LoRA on weights quantized to"):
@@ -210,6 +211,7 @@ USES: dict[str, Callable] = {
 }
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("how", ["LoRA", "int8"])
 @pytest.mark.parametrize("kind", short(USES))
 def test_compiled_functions_follow(kind: str, how: str) -> None:
@@ -258,6 +260,7 @@ def test_nothing_is_compiled_anew_without_a_change() -> None:
     assert list(inside(model).compiled_functions.values()) != [function]
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize(
     "how", ["LoRA", "int8", *(pytest.param(x, marks=pytest.mark.long) for x in ("int4", "float8"))]
 )
@@ -268,6 +271,7 @@ def test_steps_are_those_of_the_whole(how: str) -> None:
     check_steps(model, MODELS["WaveNet"][1], tolerance=1e-4)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("how", ["LoRA", "int8"])
 def test_sound_is_drawn_from_what_call_gives(how: str) -> None:
     """The same of a decoder with conditions, whose levels are compared by their likelihood."""
@@ -283,6 +287,7 @@ def test_sound_is_drawn_from_what_call_gives(how: str) -> None:
     assert np.mean(np.abs(likeliest - cold) < 1e-5) > 0.95
 
 
+@pytest.mark.locked
 def test_wavenet_alone_has_conditions_of_its_own() -> None:
     model = WaveNet(8, channels=4, skip_channels=4, dilations=(1, 2), burn_in=0)
     quantize(model, "int8")

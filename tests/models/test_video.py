@@ -106,6 +106,7 @@ def test_training_leaves_the_vqvae_alone() -> None:
     assert_same(model.vqvae.weights, before)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("kind", KINDS)
 def test_causality_over_time_space_and_actions(kind: str) -> None:
     """By gradient, before any training: each code of a frame sees the frames of its context
@@ -237,6 +238,7 @@ def naive(model: VideoPredictor, context: np.ndarray, given: Any, steps: int, se
     return known[:, CONTEXT:]
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize(
     ("kind", "guidance"),
     [
@@ -258,6 +260,7 @@ def test_the_cached_rollout_is_the_naive_one(kind: str, guidance: float) -> None
     assert len(np.unique(drawn)) > 3
 
 
+@pytest.mark.locked
 def test_fewer_steps_examples_or_a_longer_context_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -307,6 +310,7 @@ def test_dropout_hides_the_context_in_training_only() -> None:
     assert_same(never(x, training=True), never(x))
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow  # JAX compiles always
 @pytest.mark.parametrize("guidance", [0.7, pytest.param(0.0, marks=pytest.mark.long)])
 def test_what_xla_draws_is_what_a_graph_draws(guidance: float) -> None:
@@ -340,6 +344,7 @@ def test_guidance_speaks_for_what_the_context_speaks_for() -> None:
         make(context_dropout=1.0)
 
 
+@pytest.mark.locked
 def test_guided_predictions_are_other_ones_and_follow_the_attribute() -> None:
     model, context, given = make(sharp=0.4), codes(3, CONTEXT), actions("discrete", 3, 4)
     plain = model.imagine(context, given, seed=0)
@@ -367,6 +372,7 @@ def test_it_learns_to_obey() -> None:
     assert np.mean(swapped[:, 0] == unseen["codes"][:, CONTEXT]) < 0.9
 
 
+@pytest.mark.locked
 def test_bits_are_those_of_the_log_probability() -> None:
     model, x = make(sharp=0.4), data("discrete", codes())
     model.compile("sgd")
@@ -380,6 +386,7 @@ def test_bits_are_those_of_the_log_probability() -> None:
     np.testing.assert_allclose(model.log_prob(x), told.sum((1, 2, 3, 4)), rtol=1e-5)
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "kind, xla", [("buttons", False), pytest.param("buttons", True, marks=pytest.mark.long)]
@@ -563,6 +570,7 @@ def test_its_vqvae_does_not_train_on_by_mistake() -> None:
     assert_same(before, frozen.get_weights())
 
 
+@pytest.mark.locked
 def test_it_loads_without_a_warning_and_goes_on(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -594,6 +602,7 @@ def test_what_is_no_float32_is_no_action() -> None:
         make("continuous", dtype="mixed_float16").log_prob(x)
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("policy, value", [("float32", 1e300), ("mixed_float16", 1e5)])
 @pytest.mark.graph
@@ -610,6 +619,7 @@ def test_what_is_no_number_of_the_networks_is_named_in_a_dataset(policy: str, va
     assert_same(model.get_weights(), before)
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.graph
 def test_actions_and_codes_of_few_and_of_many_bytes() -> None:

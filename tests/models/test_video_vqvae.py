@@ -187,6 +187,7 @@ def test_frames_and_their_codes_are_the_same_data() -> None:
     assert tuple(by_codes["outputs"].shape) == (3, STEPS, *GRID, 7)
 
 
+@pytest.mark.locked
 def test_a_step_sees_the_actions_that_lead_to_its_frames() -> None:
     """By gradient: step s stands for frames 2s and 2s + 1, led to by the actions before them."""
     model, given = predictor("continuous"), floats((STEPS, TIME, 2))
@@ -205,6 +206,7 @@ def test_a_step_sees_the_actions_that_lead_to_its_frames() -> None:
         np.testing.assert_array_equal(seen[step], expected)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize(
     "kind",
     [
@@ -236,6 +238,7 @@ def test_the_cached_rollout_is_the_naive_one(kind: str) -> None:
     assert len(np.unique(drawn)) > 2  # or nothing could differ
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("context_frames", [7, pytest.param(4, marks=pytest.mark.long)])
 def test_steps_are_the_whole(context_frames: int) -> None:
     """Beyond the number of codes that are kept, and from a context of an odd number of frames."""

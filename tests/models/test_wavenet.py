@@ -104,6 +104,7 @@ def test_samples_equal_the_slow_way(kind: str) -> None:
     assert len(np.unique(got)) > 3
 
 
+@pytest.mark.locked
 def test_parts_prompts_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model = sharpened(make())
     whole = model.sample(6, length=128, seed=1)
@@ -171,6 +172,7 @@ def test_examples_that_are_left_out_do_not_count() -> None:
         model.fit({"codes": codes(2), "length": np.array([4, 1], "int32")})
 
 
+@pytest.mark.locked
 @pytest.mark.graph
 def test_it_learns_a_rule() -> None:
     """Counting up modulo 7 by one or by two; a wrong shift would make this too easy or too hard."""
@@ -197,6 +199,7 @@ def test_saving_keeps_what_it_is() -> None:
     assert copy.receptive_field_ms == model.receptive_field_ms
 
 
+@pytest.mark.locked
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.graph
@@ -260,6 +263,7 @@ def test_sound_of_up_to_256_levels_is_companded() -> None:
     assert not WaveNetDecoder(4, dilations=(1,), likelihood=LogisticMixture(2, 65536)).mu_law
 
 
+@pytest.mark.locked
 def test_other_lengths_compile_nothing_anew() -> None:
     """Fault 38: each length kept a graph. The beginning is the same, whatever the length."""
     model = sharpened(make())
@@ -274,6 +278,7 @@ def test_other_lengths_compile_nothing_anew() -> None:
             assert function.experimental_get_tracing_count() <= 3
 
 
+@pytest.mark.locked
 def test_log_prob_of_few_sizes_is_that_of_each() -> None:
     """On JAX sequences and batches are made longer, so that fewer sizes are compiled."""
     model = sharpened(make())
