@@ -1,6 +1,8 @@
 # make demo | test | test-jax | test-programs | test-next | test-all | durations | lint | bench | lock
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTEST = -m pytest -p tests.durations $(DURATIONS) -n 2 --dist loadfile -q
+# By default the files of the fewest tests come last, which are those that take longest here.
+IN_ORDER = --no-loadscope-reorder
 # Markers that select the tests of a leg; without -m the long ones would be skipped.
 QUICK = "not long and not programs"
 QUICK_JAX = "not long and not tensorflow"
@@ -10,7 +12,7 @@ NEXT_JAX = "not long and not locked and not tensorflow"
 ALL = "long or not long"
 CORE = tests/test_backend.py tests/test_functional.py tests/test_sampling.py \
 	tests/test_likelihoods.py tests/test_golden.py tests/layers tests/models
-ON_JAX_TOO = tests/test_metrics.py tests/test_spectral.py tests/test_data_parallel.py
+ON_JAX_TOO = tests/test_data_parallel.py tests/test_metrics.py tests/test_spectral.py
 EXPORT = tests/test_export.py
 # What one set of versions exports the other serves.
 PROGRAM = tests/serving/test_versions.py
@@ -27,7 +29,8 @@ test: .venv/installed
 
 # The core on JAX.
 test-jax: .venv/installed
-	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) --leg test-jax -m $(QUICK_JAX) $(CORE) $(ON_JAX_TOO)
+	KERAS_BACKEND=jax .venv/bin/python $(PYTEST) $(IN_ORDER) --leg test-jax -m $(QUICK_JAX) \
+		$(ON_JAX_TOO) $(CORE)
 
 # Whole programs (examples, workers, servers) and exported models.
 test-programs: .venv/installed
@@ -36,8 +39,8 @@ test-programs: .venv/installed
 
 # The newest TensorFlow and JAX: the core, export, and one program.
 test-next: .venv-next/installed
-	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) --leg test-next --eager \
-		-m $(NEXT) $(CORE) $(EXPORT) $(PROGRAM)
+	KERAS_BACKEND=tensorflow .venv-next/bin/python $(PYTEST) $(IN_ORDER) --leg test-next --eager \
+		-m $(NEXT) $(PROGRAM) $(EXPORT) $(CORE)
 	KERAS_BACKEND=jax .venv-next/bin/python $(PYTEST) --leg test-next-jax -m $(NEXT_JAX) $(CORE)
 
 # Everything, compiled, on both backends and both sets of versions: two hours.
