@@ -4,7 +4,7 @@ As a pytest plugin (`-p tests.durations --durations-to FOLDER`) it writes one li
 As a script it makes the tables of docs/testing.md from such a folder:
 
     make durations                              # runs every leg and writes the tables
-    python tests/durations.py runs/durations    # writes the tables of an earlier run
+    python -m tests.durations runs/durations    # writes the tables of an earlier run
 """
 
 import collections
@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
-BEGIN, END = "<!-- durations: begin -->\n", "<!-- durations: end -->\n"
 SLOWEST = 30  # tests in the table
 
 BEGAN = pytest.StashKey[float]()  # when pytest began
@@ -127,12 +126,12 @@ def tables(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(before + BEGIN + "\n" + tables(Path(sys.argv[1])) + "\n" + END + after)
+def write_section(name: str, text: str) -> None:
+    """Replaces what stands between the comments `name: begin` and `name: end` of the page."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":
-    main()
+    write_section("durations", tables(Path(sys.argv[1])))

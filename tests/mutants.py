@@ -6,10 +6,10 @@ as the target selects them: its pytest commands are read from the Makefile (and 
 first test that fails. `--hints` tries the test that noticed a mutant before ahead of its files,
 which changes what is printed and not what is caught.
 
-    python tests/mutants.py --target test --json before.json
-    python tests/mutants.py --target test --hints before.json --json after.json
-    python tests/mutants.py --target ci --only straight_through_gradient
-    python tests/mutants.py --target test --check      # the same files without a mutant must pass
+    python -m tests.mutants --target test --json before.json
+    python -m tests.mutants --target test --hints before.json --json after.json
+    python -m tests.mutants --target ci --only straight_through_gradient
+    python -m tests.mutants --target test --check      # the same files without a mutant must pass
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.durations import write_section
 
 ROOT = Path(__file__).resolve().parents[1]
 CI = ROOT / ".ci" / "run"
@@ -1161,6 +1163,7 @@ def main() -> int:
     parser.add_argument(
         "--hints", type=Path, metavar="FILE", help="results of before: tests to try first"
     )
+    parser.add_argument("--page", action="store_true", help="write the table to docs/testing.md")
     parser.add_argument("--check", action="store_true", help="run the files without a mutant")
     parser.add_argument("--venvs", type=Path, default=ROOT, help="where the environments are")
     options = parser.parse_args()
@@ -1197,6 +1200,8 @@ def main() -> int:
                     result = {"target": options.target, "mutants": rows}
                     options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(table(rows, options.target))
+    if options.page:
+        write_section("mutants", table(rows, options.target) + "\n")
     return 0
 
 
