@@ -1,13 +1,14 @@
 """Seconds of every test, of the processes that tests start, and of each leg of CI.
 
 As a pytest plugin (`-p tests.durations --durations-to FOLDER`) it writes one line of JSON a test.
-As a script it makes the tables of docs/testing.md from such a folder:
+As a script it makes the tables of docs/testing.md, and docs/durations.csv, from such a folder:
 
     make durations                              # runs every leg and writes the tables
     python -m tests.durations runs/durations    # writes the tables of an earlier run
 """
 
 import collections
+import csv
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
+NUMBERS = ("wall", "cpu", "children", "processes")  # seconds, and processes started
 SLOWEST = 30  # tests in the table
 
 BEGAN = pytest.StashKey[float]()  # when pytest began
@@ -80,14 +82,32 @@ def _table(head: list[str], rows: list[list]) -> list[str]:
     return ["| " + " | ".join(map(str, row)) + " |" for row in cells]
 
 
+def rows_of(folder: Path) -> list[dict]:
+    """What the plugin has written, a dict a test."""
+    files = sorted(folder.glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def write_all(rows: list[dict]) -> None:
+    """Writes a line for each test function and leg, with the sums over its cases."""
+    sums: dict = collections.defaultdict(collections.Counter)
+    for row in rows:
+        sums[row["test"].partition("[")[0], row["leg"]].update({"cases": 1, **_numbers(row)})
+    with PAGE.with_name("durations.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["test", "leg", "cases", *NUMBERS])
+        for (test, leg), found in sorted(sums.items()):
+            values = (f"{found[name]:.2f}".removesuffix(".00") for name in ("cases", *NUMBERS))
+            writer.writerow([test, leg, *values])
+
+
+def _numbers(row: dict) -> dict:
+    return {name: row[name] for name in NUMBERS}
+
+
 def tables(folder: Path) -> str:
     """The Markdown of a folder that the plugin has written."""
-    rows = [
-        json.loads(x)
-        for f in sorted(folder.glob("*.jsonl"))
-        for x in f.read_text().split("\n")
-        if x
-    ]
+    rows = rows_of(folder)
     legs = [json.loads(f.read_text()) for f in sorted(folder.glob("*.leg"))]
 
     def total(key: str, **only: str) -> float:
@@ -135,3 +155,4 @@ def write_section(name: str, text: str) -> None:
 
 if __name__ == "__main__":
     write_section("durations", tables(Path(sys.argv[1])))
+    write_all(rows_of(Path(sys.argv[1])))
