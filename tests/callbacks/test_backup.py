@@ -201,7 +201,6 @@ class TestResume:
         check_resume(tmp_path, vqvae, lambda: PICTURES, 7, **options)
         check_resume(tmp_path / "prior", prior, codes, 7, **options)
 
-    @pytest.mark.long
     def test_with_validation_and_several_steps_a_call(self, tmp_path: Path) -> None:
         check_resume(
             tmp_path, lambda: vqvae(steps_per_execution=2), pipeline, 6,
