@@ -256,6 +256,18 @@ def test_the_width_of_padding_changes_nothing(decoder: str, codebook: str) -> No
     )
 
 
+@pytest.mark.locked
+def test_codes_of_some_sound_count_and_codes_of_padding_do_not() -> None:
+    quantizer = VectorQuantizer(16, 4, decay=0.0, expiry=0.0, seed=0)
+    model = make("parallel", num_speakers=3, quantizer=quantizer)
+    model.compile("sgd")
+    model.fit(padded(208, 0.0), batch_size=4, epochs=2, verbose=0)
+    # 64, 40, 61 and 13 samples, 8 of which are a code. Counts are relative to their mean.
+    total = 8 + 5 + 8 + 2
+    uses = to_numpy(inside(quantizer).counts) * total / 16
+    np.testing.assert_allclose(uses, np.round(uses), atol=1e-4)
+
+
 def test_clips_no_longer_than_the_receptive_field_do_not_count() -> None:
     model = make(num_speakers=3)
     model.compile(keras.optimizers.SGD(0.1))
