@@ -15,6 +15,7 @@ which changes what is printed and not what is caught.
 from __future__ import annotations
 
 import argparse
+import collections
 import concurrent.futures
 import contextlib
 import glob
@@ -856,6 +857,9 @@ class Command(NamedTuple):
 
     @property
     def label(self) -> str:
+        """The leg of CI."""
+        if "--leg" in self.options:
+            return self.options[self.options.index("--leg") + 1]
         return f"{self.env.get('KERAS_BACKEND', 'tensorflow')} in {self.python.split('/')[0]}"
 
 
@@ -1121,16 +1125,21 @@ def check(mutants: list[Mutant], commands: list[Command], place: Workplace) -> l
 
 def table(rows: list[dict], target: str) -> str:
     """The rows in Markdown."""
-    caught = sum(row["caught"] for row in rows)
-    of = f"{caught} of {len(rows)} mutants ({caught / max(len(rows), 1):.1%})"
-    lines = [f"`{target}` catches {of}.", "", "| mutant | kind | file | caught by | seconds |"]
-    lines.append("|---|---|---|---|---|")
+    by_leg = collections.Counter(row["with"] for row in rows if row["caught"])
+    caught = sum(by_leg.values())
+    legs = ", ".join(f"{leg} {count}" for leg, count in by_leg.most_common())
+    lines = [
+        f"`{target}` catches {caught} of {len(rows)} mutants ({caught / max(len(rows), 1):.1%}).",
+        f"Legs that catch first: {legs}.",
+        "",
+        "| mutant | kind | file | caught by | leg | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         by = f"`{row['by'].removeprefix('tests/')}`" if row["caught"] else _missed(row)
-        backend = "" if "tensorflow in .venv" == (row["with"] or "") else f" ({row['with']})"
-        by += backend if row["caught"] else ""
         file = row["file"].removeprefix("keras_vqvae/")
-        lines.append(f"| {row['name']} | {row['kind']} | `{file}` | {by} | {row['seconds']:.0f} |")
+        cells = (row["name"], row["kind"], f"`{file}`", by, row["with"] or "")
+        lines.append(f"| {' | '.join(cells)} | {row['seconds']:.0f} |")
     return "\n".join(lines)
 
 
