@@ -44,7 +44,7 @@ def any_path(path: str | os.PathLike, name: str = "path") -> AnyPath:
     """
     text = _text(path, name)
     scheme = _SCHEME.match(text)
-    if scheme is None:
+    if scheme is None or scheme[1] == "file":
         return local_path(path, name)
     known = sorted(filter(None, tf.io.gfile.get_registered_schemes()))
     if scheme[1] not in known:
@@ -52,7 +52,9 @@ def any_path(path: str | os.PathLike, name: str = "path") -> AnyPath:
             f"`{name}` must be a local path or have a scheme that TensorFlow knows "
             f"({', '.join(known)}), got {text!r}. `import tensorflow_io` adds some."
         )
-    return RemotePath(f"{scheme[1]}://{text[scheme.end() :]}")
+    if "://" not in text:  # of a Path
+        text = text.replace(":/", "://", 1)
+    return RemotePath(text)
 
 
 def file_size(path: AnyPath) -> int:

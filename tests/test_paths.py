@@ -50,6 +50,17 @@ def test_unknown_schemes_are_refused_by_name():
         any_path("s9://bucket/x", "folder")
 
 
+def test_urls_of_local_files_are_refused():
+    """The first folder of file:///tmp/x was taken for the name of a machine."""
+    for path in ("file:///tmp/x", "file://localhost/tmp/x", pathlib.Path("file:///tmp/x")):
+        with pytest.raises(ValueError, match="`folder` must be a local path, got 'file:/"):
+            any_path(path, "folder")
+
+
+def test_a_scheme_without_a_machine_keeps_its_slashes():
+    assert str(any_path("ram:///folder/x")) == "ram:///folder/x"
+
+
 def test_remote_paths_in_memory():
     folder = any_path(pathlib.Path("ram://test_paths/folder"))
     assert isinstance(folder, RemotePath) and str(folder) == "ram://test_paths/folder"

@@ -61,8 +61,8 @@ def _of_vqvae(out: Path, metrics: dict, brightened: bool | None) -> tuple[list[M
                 "codec", rows, best_of_column={"PSNR, dB": max, "SSIM": max}, cell=_as_it_is
             ),
             page.paragraph(
-                "Bold: the best of the column. A thumbnail has one pixel for each code, and so "
-                "more bytes; WebP has the best quality that fits the VQ-VAE's bytes."
+                "Bold: the best of the column. The thumbnail is the largest that fits the VQ-VAE's "
+                "bytes; WebP has the best quality that fits them."
             ),
             page.figure(
                 [path],

@@ -53,4 +53,4 @@ def command_of(out: Path) -> list[str]:
     if not path.exists():
         return []
     noted = json.loads(path.read_text())
-    return [f"{noted['command']}  (started on {noted['started']})"]
+    return [f"{noted['command']}  # started on {noted['started']}"]

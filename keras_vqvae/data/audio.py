@@ -203,7 +203,7 @@ def from_manifest(
     is_there = [os.path.isfile(row.path) for row in rows]
     if not all(is_there):
         lost = [row for row, there in zip(rows, is_there, strict=True) if not there]
-        named = [f"line {row.line}: {ascii(str(row.path))[1:200]}" for row in lost]
+        named = [f"line {row.line}: {ascii(str(row.path))[1:-1]:.200}" for row in lost]
         cure = "Paths are relative to the manifest's folder."
         _report(f"rows of {path} point to no file", named, skip_corrupt, cure)
         rows = [row for row, there in zip(rows, is_there, strict=True) if there]

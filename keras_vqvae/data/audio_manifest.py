@@ -75,9 +75,16 @@ def _csv_rows(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, Any]]]
             f"The first line of {path} must name its columns, among them `path`; "
             f"it names {reader.fieldnames}."
         )
+    if len(set(reader.fieldnames)) < len(reader.fieldnames):
+        raise ValueError(f"{path} must name each column once, got {reader.fieldnames}.")
     rows = []
     try:
         for fields in reader:
+            if None in fields.values():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: it has fewer fields than the first line "
+                    "names columns: write a comma before an empty field, too."
+                )
             if None in fields:
                 raise ValueError(
                     f"{path}, line {reader.line_num}: it has more fields than the first line names "
@@ -111,7 +118,7 @@ def _json_rows(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, Any]]
 
 def _row(manifest: pathlib.Path, line: int, fields: dict[str, Any]) -> Row:
     where = f"{manifest}, line {line}"
-    # A CSV row that is too short has None; JSON may have numbers as speakers.
+    # JSON may have numbers as speakers.
     values = {name: fields.get(name) for name in _COLUMNS}
     for name in _COLUMNS[:3]:
         if isinstance(values[name], (list, dict)):
@@ -122,7 +129,11 @@ def _row(manifest: pathlib.Path, line: int, fields: dict[str, Any]) -> Row:
     if not file:
         raise ValueError(f"{where}: it has no `path`.")
     segments = _segments(where, values["segments"])
-    return Row(manifest.parent / os.path.expanduser(file), speaker, text, segments, line)
+    try:
+        place = manifest.parent / local_path(file, "path")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return Row(place, speaker, text, segments, line)
 
 
 def _segments(where: str, value: Any) -> tuple[tuple[float, str], ...]:
@@ -132,6 +143,8 @@ def _segments(where: str, value: Any) -> tuple[tuple[float, str], ...]:
         pairs = json.loads(value) if isinstance(value, str) else value
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
             raise ValueError("no pairs, but text")
+        if any(isinstance(end, bool) for end, _ in pairs):
+            raise ValueError("no number")
         segments = tuple((float(end), str(label)) for end, label in pairs)
     except (TypeError, ValueError) as error:  # JSON's errors are ValueErrors
         raise ValueError(

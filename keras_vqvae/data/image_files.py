@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_vqvae.data.extras import import_extra
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89P"
 _PILLOW = (b"BM", b"GI", b"RI")  # BMP, GIF, and the RIFF of WebP

@@ -15,7 +15,7 @@ import numpy as np
 from keras_vqvae.data.extras import import_extra
 from keras_vqvae.paths import shown
 
-SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+SUFFIXES = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm")
 
 _CUT_OFF = "it was cut off: it ends within"
 
@@ -81,6 +81,7 @@ def check_whole(content: IO[bytes]) -> None:
 
 def _check_mp4(content: IO[bytes], size: int) -> None:
     at = 0
+    seen = set()
     while at < size:
         content.seek(at)
         header = content.read(16)
@@ -95,6 +96,9 @@ def _check_mp4(content: IO[bytes], size: int) -> None:
             return
         if at + length > size and kind in (b"moov", b"moof", b"mdat"):  # cameras append other data
             raise ValueError(f"{_CUT_OFF} its box {kind.decode()}")
+        if kind in (b"ftyp", b"moov") and kind in seen:
+            raise ValueError("files were joined, of which ffmpeg reads the first. Split them again")
+        seen.add(kind)
         at += length
 
 

@@ -1,6 +1,7 @@
 """What all models share: training without targets, exact losses on replicas, work in batches."""
 
 import operator
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -115,6 +116,8 @@ class Model(keras.Model):
         if getattr(self, "_compile_metrics", None) is not None:
             raise ValueError(f"{type(self).__name__} has its own metrics: compile() takes none")
         batch_size = args[0] if args else kwargs.get("batch_size")
+        if kwargs.get("steps_per_epoch") is None and len(args) < 11:
+            check_ends("data of fit()", x, "steps_per_epoch")
         x = backend.native(x)
         self._prepare("fit", x, batch_size)
         validation = kwargs.get("validation_data")
@@ -174,7 +177,7 @@ class Model(keras.Model):
         signature = self._signature() if self.built else None
         if signature is not None and kwargs.get("input_signature") is None:
             kwargs["input_signature"] = [signature]
-        super().export(filepath, *args, **kwargs)
+        super().export(os.path.expanduser(filepath), *args, **kwargs)
 
     def _signature(self) -> Any:
         """What `call` takes, `InputSpec`s; None for what Keras knows of it."""

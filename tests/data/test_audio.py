@@ -381,7 +381,7 @@ def test_manifest(folder, kind):
     if kind == "csv":
         text = "speaker,path,text,segments\n"
         text += 'ann,speaker1/1.wav,"so, ""it"" is","[[0.5, ""pau""], [1.25, ""a""]]"\n'
-        text += "bob,speaker0/3.wav\n"
+        text += "bob,speaker0/3.wav,,\n"
     else:
         text = "\n".join(map(json.dumps, fields)) + "\n\n"
     path.write_text(text)
@@ -398,6 +398,15 @@ def test_manifest(folder, kind):
 
 def test_manifest_rows_that_are_wrong(folder):
     path = folder / "list.csv"
+    for text, message in {
+        "path,speaker\nspeaker0/0.wav\n": "line 2: it has fewer fields than the first line",
+        "path,path\nspeaker0/0.wav,x\n": "must name each column once",
+        "path\ngs://bucket/a.wav\n": r"line 2: `path` must be a local path, got 'gs://bucket/a\.wav'",
+        'path,segments\na.wav,"[[true, ""a""]]"\n': "line 2: `segments` must be a list of",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            audio.from_manifest(path, RATE)
     path.write_text("path,speaker\nspeaker0/0.wav,ann\nnowhere.wav,ann\n")
     with pytest.raises(ValueError, match=r"1 rows of .*line 3: .*nowhere\.wav"):
         audio.from_manifest(path, RATE)

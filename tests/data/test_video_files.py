@@ -78,6 +78,17 @@ def test_all_frames_or_an_error(name, contents, tmp_path):
     assert refused >= 20
 
 
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_joined_files_give_all_frames_or_an_error(name, contents, tmp_path):
+    """ffmpeg gives the frames of the first, without a word."""
+    file = tmp_path / "x.mp4"
+    file.write_bytes(contents[name] * 2)
+    try:
+        assert len(video_files.read_frames(file, None)) == 2 * FRAMES
+    except ValueError as error:
+        assert str(error).startswith(f"{file} cannot be read as a video: ")
+
+
 def test_a_stopped_live_stream_is_whole(contents, tmp_path):
     """MediaRecorder leaves the lengths of segment and clusters unknown."""
     file = tmp_path / "x.webm"
