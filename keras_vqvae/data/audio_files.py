@@ -191,7 +191,7 @@ def _inspect(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped:
 def _look(path: pathlib.Path, *, whole: bool, trim: Callable | None, clipped: str) -> SoundFile:
     if path.stat().st_size == 0:
         raise OSError("is empty")
-    content = audio_headers.readable_wav(path)
+    content = audio_headers.readable(path)
     with _open(path, content) as stream:
         name = "WAV" if stream.format == "WAVEX" else stream.format
         frames, subtype = stream.frames, stream.subtype
@@ -330,7 +330,7 @@ def read_samples(
             checked and read as a whole, holds more.
     """
     with _named(path):
-        content = audio_headers.readable_wav(pathlib.Path(path)) if is_mended else None
+        content = audio_headers.readable(pathlib.Path(path)) if is_mended else None
         with _open(path, content) as stream:
             rate, kind, there = stream.samplerate, stream.format, stream.frames - start
             wanted = there if count < 0 else min(count, there)

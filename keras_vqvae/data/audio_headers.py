@@ -11,7 +11,7 @@ import pathlib
 import re
 import struct
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from keras_vqvae.data.extras import import_extra
 
@@ -24,6 +24,11 @@ MISCOUNTED = 8
 # ID3v1 puts so many bytes behind a file, which are neither a chunk nor sound.
 TAG = 128
 
+_BEHIND = (
+    "holds {} bytes behind its sound that are none of its chunks: its header says too little, or "
+    "files were joined"
+)
+
 # An Ogg page has 27 bytes, up to 255 sizes of segments, and the segments.
 _LONGEST_PAGE = 27 + 255 + 255 * 255
 _LAST_PAGE = 4
@@ -31,10 +36,109 @@ _LAST_PAGE = 4
 _BEGINNINGS = {"OGG": b"OggS\0\2", "FLAC": b"fLaC\0\0\0\x22"}
 
 
+def readable(path: pathlib.Path) -> io.BytesIO | None:
+    """Returns a copy that libsndfile reads whole if it would not read the file itself so.
+
+    Raises:
+        OSError: the file is shorter than its header says, or holds more than its chunks.
+    """
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if magic in _WAV:
+            return _readable_wav(path)
+        if magic == b".snd" or magic in _LAYOUTS:
+            return _readable_other(stream, magic, path.stat().st_size)
+    return None
+
+
+# AU, AIFF, CAF and W64.
+
+
+class _Layout(NamedTuple):
+    """How the chunks of a format are written.
+
+    Attributes:
+        start: where the first begins.
+        head: its name and its size, for `struct`.
+        sound: the name of the chunk of sound.
+        counts_head: whether a chunk's size counts its head.
+        align: chunks begin at multiples of this.
+    """
+
+    start: int
+    head: str
+    sound: bytes
+    counts_head: bool
+    align: int
+
+
+_LAYOUTS = {
+    b"FORM": _Layout(12, ">4sI", b"SSND", False, 2),  # AIFF
+    b"caff": _Layout(8, ">4sq", b"data", False, 1),
+    b"riff": _Layout(40, "<16sQ", b"data", True, 8),  # W64
+}
+
+
+def _readable_other(stream: BinaryIO, magic: bytes, length: int) -> io.BytesIO | None:
+    if magic == b".snd":  # AU: where the sound begins, and its size
+        start, size = struct.unpack(">II", stream.read(8))
+        if is_unknown(size) and size != _NO_SIZE:
+            return _patched(stream, 8, struct.pack(">I", _NO_SIZE))
+        end = None if size == _NO_SIZE else start + size
+    else:
+        layout, end = _LAYOUTS[magic], None
+        for name, place, size in _chunks_of(stream, layout, length):
+            if name == layout.sound and end is None:
+                if size < 0:  # CAF's own sign for all the rest
+                    return _patched(stream, place - 8, struct.pack(">q", length - place))
+                if is_unknown(size):
+                    return None
+            elif end is None:
+                continue
+            elif not re.fullmatch(rb"[ -~]{4}", name) or name in (layout.sound, *_LAYOUTS):
+                break
+            if place + size > length:
+                break
+            end = place + size
+    if end is not None:
+        stream.seek(end)
+        left = stream.read().strip(b"\0")
+        if len(left) > TAG:
+            raise OSError(_BEHIND.format(len(left)))
+        if magic == b"riff" and end < length:  # libsndfile takes all that follows for sound
+            stream.seek(0)
+            return io.BytesIO(stream.read(end))
+    return None
+
+
+def _chunks_of(stream: BinaryIO, layout: _Layout, length: int) -> Iterator[tuple[bytes, int, int]]:
+    """The name of each chunk, where its content begins, and the size that its header says."""
+    at, head = layout.start, struct.calcsize(layout.head)
+    while at + head <= length:
+        stream.seek(at)
+        name, size = struct.unpack(layout.head, stream.read(head))
+        size -= head if layout.counts_head else 0
+        yield name[:4], at + head, size
+        if size < 0:
+            return
+        at += head + size
+        at += -at % layout.align
+
+
+def _patched(stream: BinaryIO, place: int, content: bytes) -> io.BytesIO:
+    """A copy with other bytes at a place."""
+    stream.seek(0)
+    copy = io.BytesIO(stream.read())
+    copy.seek(place)
+    copy.write(content)
+    copy.seek(0)
+    return copy
+
+
 # WAV.
 
 
-def readable_wav(wav: pathlib.Path) -> io.BytesIO | None:
+def _readable_wav(wav: pathlib.Path) -> io.BytesIO | None:
     """Returns a copy that libsndfile reads whole if it would not read the file itself so.
 
     Recorders and pipes write the header before they know how long the sound becomes. libsndfile
@@ -63,10 +167,7 @@ def readable_wav(wav: pathlib.Path) -> io.BytesIO | None:
             if size == 0 and end == place and left:
                 return _of_unknown_length(stream, place)
             if len(left) > TAG:
-                raise OSError(
-                    f"holds {len(left)} bytes behind its sound that are none of its chunks: its "
-                    "header says too little, or files were joined"
-                )
+                raise OSError(_BEHIND.format(len(left)))
         elif kind in _LONG_WAV and is_unknown(size):
             return _of_unknown_length(stream, place)
     return None

@@ -156,14 +156,30 @@ def test_aiff_au_and_others(tmp_path):
     (tmp_path / "unknown.au").write_bytes(patched(au, (8, b"\xff" * 4)))
     # Sizes of FORM, COMM (in samples) and SSND.
     places = 4, aiff.index(b"COMM") + 10, aiff.index(b"SSND") + 4
+    for size in (0, 2**31 - 1):
+        stale = patched(au, (8, struct.pack(">I", size)))
+        (tmp_path / f"unknown {size}.au").write_bytes(stale)
+    caf_size = contents["caf"].index(b"data") + 4
+    endless = patched(contents["caf"], (caf_size, b"\xff" * 8))
+    (tmp_path / "until the end.caf").write_bytes(endless)
+    for suffix, content in contents.items():
+        (tmp_path / f"joined.{suffix}").write_bytes(content * 2)
+        (tmp_path / f"tagged.{suffix}").write_bytes(content + b"TAG" + b"x" * 125)
+    (tmp_path / "less.au").write_bytes(patched(au, (8, struct.pack(">I", 100))))
+    (tmp_path / "less.aiff").write_bytes(patched(aiff, (places[2], struct.pack(">I", 100))))
+    less = patched(contents["caf"], (caf_size, struct.pack(">q", 100)))
+    (tmp_path / "less.caf").write_bytes(less)
     for name, size in (("unknown", b"\xff" * 4), ("closed never", bytes(4))):
         stale = patched(aiff, *((place, size) for place in places))
         (tmp_path / f"{name}.aiff").write_bytes(stale)
     good, problems = audio.check_folder(tmp_path)
-    assert {path.name for path in problems} == {f"cut.{suffix}" for suffix in formats}
-    assert len(good) == 7
+    bad = {f"{what}.{suffix}" for what in ("cut", "joined") for suffix in formats}
+    assert {path.name for path in problems} == bad | {"less.au", "less.aiff", "less.caf"}
+    assert len(good) == 14
     for path in good:
-        np.testing.assert_array_equal(audio.read(path), WAVEFORM)
+        np.testing.assert_array_equal(audio.read(path), WAVEFORM, err_msg=str(path))
+    (batch,) = audio.from_folder(tmp_path, RATE, 2000, 99, skip_corrupt=True)
+    np.testing.assert_array_equal(batch, [WAVEFORM] * 14)
 
 
 def joined(folder):
