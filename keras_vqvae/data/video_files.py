@@ -38,6 +38,9 @@ def read_frames(file: pathlib.Path, image_size: tuple[int, int] | None) -> np.nd
             content.seek(0)
             # A stream and no name, because names need not be UTF-8.
             with av.open(content) as container:
+                # Or frames whose bytes are damaged are left out or shown as they come out.
+                for stream in container.streams.video:
+                    stream.codec_context.options = {"err_detect": "explode"}
                 for packet in container.demux(video=0):
                     if packet.is_corrupt:
                         raise ValueError(f"{_CUT_OFF} frame {len(pictures)}")

@@ -89,6 +89,15 @@ def test_joined_files_give_all_frames_or_an_error(name, contents, tmp_path):
         assert str(error).startswith(f"{file} cannot be read as a video: ")
 
 
+def test_damaged_frames_are_an_error(contents, tmp_path):
+    """ffmpeg leaves them out, so that the actions of later frames are those of others."""
+    file, content = tmp_path / "x.mkv", contents["mkv"]
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes(600) + content[middle + 600 :])
+    with pytest.raises(ValueError, match=r"x\.mkv cannot be read as a video: "):
+        video_files.read_frames(file, None)
+
+
 def test_a_stopped_live_stream_is_whole(contents, tmp_path):
     """MediaRecorder leaves the lengths of segment and clusters unknown."""
     file = tmp_path / "x.webm"
