@@ -223,7 +223,8 @@ class VectorQuantizer(keras.layers.Layer):
             finite = ops.all(ops.isfinite(z32), -1, keepdims=True)
             target = ops.stop_gradient(ops.where(finite, z32, quantized))
             loss += _mean_of_counted(ops.square(target - quantized), mask)
-        output = ops.cast(functional.straight_through(z32, quantized), self.compute_dtype)
+        # `functional.straight_through` of what is already there: a pass over the vectors less.
+        output = ops.cast(z32 - ops.stop_gradient(error), self.compute_dtype)
         if return_info:
             return output, ops.reshape(codes, shape[:-1]), loss
         # Keras divides added losses by the number of replicas.
