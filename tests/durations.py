@@ -1,7 +1,7 @@
 """Seconds of every test, of the processes that tests start, and of each leg of CI.
 
 As a pytest plugin (`-p tests.durations --durations-to FOLDER`) it writes one line of JSON a test.
-As a script it makes the tables of docs/testing.md, and docs/durations.csv, from such a folder:
+The script makes the tables of docs/testing.md, and docs/durations.csv, from such a folder:
 
     make durations                              # runs every leg and writes the tables
     python -m tests.durations runs/durations    # writes the tables of an earlier run
@@ -83,7 +83,7 @@ def _table(head: list[str], rows: list[list]) -> list[str]:
 
 
 def rows_of(folder: Path) -> list[dict]:
-    """What the plugin has written, a dict a test."""
+    """Returns a dict for each test that the plugin has timed."""
     files = sorted(folder.glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 

@@ -65,10 +65,10 @@ MUTANTS = [
     Mutant(
         "straight_through_gradient",
         "stop_gradient dropped",
-        "keras_vqvae/functional.py",
-        "z + ops.stop_gradient(quantized - z)",
-        "z + (quantized - z)",
-        "test_functional.py",
+        "keras_vqvae/layers/vector_quantizer.py",
+        "z32 - ops.stop_gradient(error)",
+        "z32 - error",
+        "layers/test_vector_quantizer.py",
     ),
     Mutant(
         "code_sums_mask",

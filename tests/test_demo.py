@@ -77,7 +77,7 @@ def test_demo_is_whole_and_resumes(tmp_path: Path) -> None:
     model = keras.models.load_model(out / "model.keras")
     assert isinstance(model, ImageVQVAE) and model.grid_shape == (16, 16)
 
-    # What has been trained is not trained again, and lost results are made anew.
+    # A finished training is not repeated, and lost results are made anew.
     for name in ("report.html", "metrics.json", "model.keras"):
         (out / name).unlink()
     again = run(out, "--epochs", "30")

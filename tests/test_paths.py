@@ -155,3 +155,12 @@ def test_the_cache_is_local(monkeypatch):
     monkeypatch.setenv("KERAS_VQVAE_CACHE", "gs://bucket/cache")
     with pytest.raises(ValueError, match="`KERAS_VQVAE_CACHE` must be a local path"):
         data.cache_dir()
+
+
+def test_export_takes_home(tmp_path, monkeypatch):
+    """A folder named `~` was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = ImageVQVAE((8, 8, 3), 4, 2, hidden=2, residual_blocks=0)
+    model(np.zeros((1, 8, 8, 3), "uint8"))
+    model.export("~/m", verbose=False)
+    assert (tmp_path / "m" / "saved_model.pb").exists()

@@ -89,9 +89,9 @@ def _readable_other(stream: BinaryIO, magic: bytes, length: int) -> io.BytesIO |
         layout, end = _LAYOUTS[magic], None
         for name, place, size in _chunks_of(stream, layout, length):
             if name == layout.sound and end is None:
-                if size < 0:  # CAF's own sign for all the rest
+                if size == -1 and magic == b"caff":  # CAF's own sign for all the rest
                     return _patched(stream, place - 8, struct.pack(">q", length - place))
-                if is_unknown(size):
+                if size < 0 or is_unknown(size):
                     return None
             elif end is None:
                 continue

@@ -165,6 +165,10 @@ def test_aiff_au_and_others(tmp_path):
     for suffix, content in contents.items():
         (tmp_path / f"joined.{suffix}").write_bytes(content * 2)
         (tmp_path / f"tagged.{suffix}").write_bytes(content + b"TAG" + b"x" * 125)
+    (tmp_path / "short.au").write_bytes(au[:9])
+    w64 = contents["w64"]
+    at = w64.index(b"data") + 16
+    (tmp_path / "unknown.w64").write_bytes(patched(w64, (at, bytes(8))))
     (tmp_path / "less.au").write_bytes(patched(au, (8, struct.pack(">I", 100))))
     (tmp_path / "less.aiff").write_bytes(patched(aiff, (places[2], struct.pack(">I", 100))))
     less = patched(contents["caf"], (caf_size, struct.pack(">q", 100)))
@@ -174,12 +178,17 @@ def test_aiff_au_and_others(tmp_path):
         (tmp_path / f"{name}.aiff").write_bytes(stale)
     good, problems = audio.check_folder(tmp_path)
     bad = {f"{what}.{suffix}" for what in ("cut", "joined") for suffix in formats}
-    assert {path.name for path in problems} == bad | {"less.au", "less.aiff", "less.caf"}
-    assert len(good) == 14
+    assert {path.name for path in problems} == bad | {
+        "less.au",
+        "less.aiff",
+        "less.caf",
+        "short.au",
+    }
+    assert len(good) == 15
     for path in good:
         np.testing.assert_array_equal(audio.read(path), WAVEFORM, err_msg=str(path))
     (batch,) = audio.from_folder(tmp_path, RATE, 2000, 99, skip_corrupt=True)
-    np.testing.assert_array_equal(batch, [WAVEFORM] * 14)
+    np.testing.assert_array_equal(batch, [WAVEFORM] * 15)
 
 
 def joined(folder):
