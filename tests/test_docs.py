@@ -61,7 +61,8 @@ def reader(tmp_path: Path) -> Path:
     write_photos(tmp_path)
     write_sound(tmp_path)
     write_episodes(tmp_path)
-    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
+    for folder in ("examples", "zoo"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
 
 
